@@ -1,0 +1,218 @@
+"""From a model file and a grid to a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from engines.backends import Backend
+from engines.bundle import Bundle, Engine, File, Manifest, WidthEntry, write_manifest
+from engines.errors import BackendError, BundleError
+from engines.files import remove_parts, write_atomically
+from engines.model import Model
+from engines.widths import format_width
+
+
+@dataclass(frozen=True)
+class Built:
+    """One engine done.
+
+    Attributes:
+        width: The narrowest width of the grid that it serves.
+        reused: It was there from an earlier build.
+        seconds: Time to build it.
+        done: Engines done so far, this one included.
+        total: Engines in all.
+    """
+
+    width: Fraction
+    reused: bool
+    seconds: float
+    done: int
+    total: int
+
+
+def build(
+    model: Model,
+    widths: Sequence[Fraction],
+    backend: Backend,
+    out: Path,
+    *,
+    grid: str,
+    precision: str = "fp32",
+    pad_to: int | None = None,
+    jobs: int = 1,
+    on_engine: Callable[[Built], None] = lambda _: None,
+) -> Bundle:
+    """Build an engine for each width, or for each set of widths with equal channels, and write the manifest.
+
+    A build that was stopped, however, goes on where it was: an engine's file is named by what it was built from and by the hash of
+    what it holds, so what is whole is reused and what is not is built again. An earlier bundle in the same place stays usable until
+    the new manifest replaces its own.
+
+    Args:
+        model: The model file.
+        widths: The widths.
+        backend: What to build for.
+        out: Directory of the bundle.
+        grid: The grid as it was asked for, for the record.
+        precision: Precision of the engines.
+        pad_to: Multiple that hidden channels are padded to; None takes the backend's own.
+        jobs: Engines built at a time.
+        on_engine: Called after each engine.
+
+    Raises:
+        WidthError: the network does not run at one of the widths; nothing was built.
+        BackendError: the backend has no such precision, or refused slices; what it built is kept for the next try.
+        BundleError: another build is at work in the same place.
+        OSError: the disk is full or not writable.
+    """
+    if precision not in backend.paddings:
+        raise BackendError(f"{backend.name} builds {', '.join(backend.paddings)}, not {precision!r}")
+    if jobs < 1 or (pad_to is not None and pad_to < 1):
+        raise BackendError(f"jobs and padding must be at least 1, got {jobs} and {pad_to}")
+    padding = pad_to if pad_to is not None else backend.paddings[precision]
+    serves: dict[tuple[int, ...], list[Fraction]] = {}
+    for width in widths:
+        serves.setdefault(model.channels(width), []).append(width)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            engines = _Build(model, backend, out, precision, padding, on_engine).engines(serves, jobs)
+            position = {channels: i for i, channels in enumerate(serves)}
+            curve = model.metadata.curve
+            manifest = Manifest(
+                name=model.metadata.name,
+                model=_store_model(model, out),
+                image=model.image,
+                labels=model.metadata.labels,
+                accuracy_data=curve.data if curve else None,
+                grid=grid,
+                widths=tuple(
+                    WidthEntry(
+                        format_width(width),
+                        position[model.channels(width)],
+                        curve.accuracy(width) if curve else None,
+                    )
+                    for width in widths
+                ),
+                engines=tuple(engines[channels] for channels in serves),
+                dimensions=model.dimensions,
+                backend=backend.name,
+                backend_version=backend.version(),
+                precision=precision,
+                padding=padding,
+                fingerprint=backend.fingerprint(),
+            )
+            write_manifest(out, manifest)
+            _remove_others(out, manifest)
+    except Timeout:
+        raise BundleError(f"another build is at work in {out}; wait for it, or name another --out") from None
+    return Bundle(out)
+
+
+class _Build:
+    """The engines of one build."""
+
+    def __init__(
+        self,
+        model: Model,
+        backend: Backend,
+        out: Path,
+        precision: str,
+        padding: int,
+        on_engine: Callable[[Built], None],
+    ) -> None:
+        self.model, self.backend, self.out = model, backend, out
+        self.precision, self.padding, self.on_engine = precision, padding, on_engine
+        self.directory = out / "engines"
+        self.directory.mkdir(exist_ok=True)
+        remove_parts(out)
+        remove_parts(self.directory)
+
+    def engines(self, serves: dict[tuple[int, ...], list[Fraction]], jobs: int) -> dict[tuple[int, ...], Engine]:
+        """Build or reuse all; a slice that the backend refuses does not stop the others."""
+        engines: dict[tuple[int, ...], Engine] = {}
+        refused: list[str] = []
+        with ThreadPoolExecutor(jobs, thread_name_prefix="build") as pool:
+            tasks = {pool.submit(self._engine, channels, widths[0]): (channels, widths[0]) for channels, widths in serves.items()}
+            try:
+                for task in as_completed(tasks):
+                    channels, width = tasks[task]
+                    try:
+                        engines[channels], reused, seconds = task.result()
+                    except BackendError as error:
+                        refused.append(f"width {format_width(width)}: {error}")
+                        continue
+                    self.on_engine(Built(width, reused, seconds, len(engines), len(serves)))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if refused:
+            raise BackendError(
+                f"{len(refused)} of {len(serves)} engines could not be built, the others are kept: {'; '.join(sorted(refused))}"
+            )
+        return engines
+
+    def _engine(self, channels: tuple[int, ...], width: Fraction) -> tuple[Engine, bool, float]:
+        start = time.monotonic()
+        key = self._key(channels)
+        for path in self.directory.glob(f"{key}-*{self.backend.suffix}"):
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            if path.name == self._name(key, digest):
+                return (
+                    Engine(_file(path, self.out, digest, len(data)), channels),
+                    True,
+                    time.monotonic() - start,
+                )
+        sliced = self.model.slice(width, pad_to=self.padding).SerializeToString(deterministic=True)
+        data = self.backend.compile(sliced, self.precision)
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.directory / self._name(key, digest)
+        write_atomically(path, data)
+        return Engine(_file(path, self.out, digest, len(data)), channels), False, time.monotonic() - start
+
+    def _key(self, channels: tuple[int, ...]) -> str:
+        """What an engine is built from. Never its own hash: two builds of one plan may differ."""
+        inputs = [
+            self.model.sha256,
+            channels,
+            self.backend.name,
+            self.backend.version(),
+            sorted(self.backend.fingerprint().items()),
+            self.precision,
+            self.padding,
+        ]
+        return hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:16]
+
+    def _name(self, key: str, digest: str) -> str:
+        return f"{key}-{digest}{self.backend.suffix}"
+
+
+def _store_model(model: Model, out: Path) -> File:
+    # Named by its hash, so that an earlier bundle of another model keeps its own until the new manifest is there.
+    path = out / f"model-{model.sha256[:16]}.onnx"
+    if not path.exists() or path.read_bytes() != model.data:
+        write_atomically(path, model.data)
+    return _file(path, out, model.sha256, len(model.data))
+
+
+def _file(path: Path, out: Path, digest: str, size: int) -> File:
+    return File(path.relative_to(out).as_posix(), digest, size)
+
+
+def _remove_others(out: Path, manifest: Manifest) -> None:
+    """Delete the files of earlier builds, which nothing names any more."""
+    named = {out / file.path for file in [manifest.model, *(engine.file for engine in manifest.engines)]}
+    for path in [*out.glob("model-*.onnx"), *(out / "engines").iterdir()]:
+        if path not in named:
+            path.unlink(missing_ok=True)

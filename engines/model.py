@@ -1,0 +1,268 @@
+"""The model file: the full-width network as ONNX with its width rules, and its slices.
+
+Normalisation is inside the graph and batch norm is folded. `metadata_props["awn"]` holds a `Metadata` as JSON. A slice takes leading
+blocks of the initializers and sets group counts; the graph's shape never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from engines import model_check
+from engines.errors import ModelError
+from engines.files import write_atomically
+from engines.widths import WidthRule, parse_width
+
+FORMAT = 1
+KEY = "awn"
+ZOO = Path(__file__).parent / "zoo"
+DEFAULT_MODEL = "lenet3c1l-mnist"
+
+
+class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An axis of an initializer that runs over channels.
+
+    Attributes:
+        channels: Channels of the dimension at full width.
+        repeat: Consecutive entries a channel; 16 for a flattened 4x4 map.
+    """
+
+    channels: int
+    repeat: int = 1
+
+
+class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A width-accuracy curve, as counts of right answers.
+
+    Attributes:
+        data: Which images, for example "mnist test".
+        images: How many.
+        correct: How many of them each width got right; keys as `format_width` writes them.
+    """
+
+    data: str
+    images: int
+    correct: dict[str, int]
+
+    def accuracy(self, width: Fraction) -> float:
+        """Share of right answers at a width; linear between measured widths, constant beyond them."""
+        widths, shares = self._points()
+        return float(np.interp(float(width), widths, shares))
+
+    def area(self) -> float:
+        """Mean accuracy over the measured range of widths by the trapezoid rule: the paper's AUC, as a share (section 5)."""
+        widths, shares = self._points()
+        if len(widths) == 1:
+            return float(shares[0])
+        heights = (shares[1:] + shares[:-1]) / 2
+        return float((heights * np.diff(widths)).sum() / (widths[-1] - widths[0]))
+
+    def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        points = sorted((parse_width(text), count / self.images) for text, count in self.correct.items())
+        return np.array([float(width) for width, _ in points]), np.array([share for _, share in points])
+
+
+class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a model file says of its network.
+
+    Attributes:
+        format: Version of this layout.
+        name: Name of the model.
+        a_min: The narrowest width, as text.
+        divisor: Channels are activated in units of this many.
+        axes: For each initializer that depends on the width, one entry an axis: None where the axis is fixed.
+        groups: For each node with a group count that follows the width (depthwise convolutions), its channels.
+        labels: Class names, in the order of the logits.
+        mean: Mean of each image channel that the graph subtracts, for pixels in 0 to 1.
+        std: Standard deviation of each image channel that the graph divides by.
+        curve: Accuracy of each width, if it was measured.
+        provenance: Recipe, data, seed and versions, for people.
+    """
+
+    format: int = FORMAT
+    name: str
+    a_min: str
+    divisor: int
+    axes: dict[str, tuple[Axis | None, ...]]
+    groups: dict[str, Axis]
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    curve: Curve | None = None
+    provenance: dict[str, object] = {}
+
+
+class Model:
+    """A checked model file.
+
+    Attributes:
+        metadata: What the file says of its network.
+        rule: Its width rule.
+        data: The whole file.
+        sha256: Its hash.
+        image: Height, width and channels of the input.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Read a model file from its bytes; `name` is for error messages.
+
+        Raises:
+            ModelError: the bytes are not an ONNX file, not a model file of this project, of a newer format, or break the rules that
+                make slices right.
+        """
+        self._proto = model_check.parse(data, name)
+        self.metadata = _decode(self._proto, name)
+        try:
+            self.rule = WidthRule(parse_width(self.metadata.a_min), self.metadata.divisor)
+            if self.metadata.curve is not None:
+                self.metadata.curve.area()
+        except ValueError as error:
+            raise ModelError(f"{name}: {error}") from None
+        self._weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._proto.graph.initializer}
+        self.image = model_check.check(self._proto, self.metadata, self.rule, self._weights, name)
+        self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
+        try:
+            onnx.shape_inference.infer_shapes(self.slice(self.rule.a_min), check_type=True, strict_mode=True)
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+            raise ModelError(f"{name}: its narrowest slice does not fit together: {error}") from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Model:
+        """Read a model file by path, or by the name of one that ships (`engines/zoo`).
+
+        Raises:
+            ModelError: it is missing, or as for the constructor.
+        """
+        shipped = ZOO / f"{path}.onnx"
+        file = shipped if shipped.exists() else Path(path)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            names = ", ".join(sorted(entry.stem for entry in ZOO.glob("*.onnx")))
+            raise ModelError(
+                f"cannot read the model file {str(path)!r}: {error.strerror}; give a path, or one that ships: {names}"
+            ) from None
+        return cls(data, str(file))
+
+    @cached_property
+    def dimensions(self) -> tuple[int, ...]:
+        """The different channel counts that dimensions have at full width, ascending."""
+        axes = [axis for rules in self.metadata.axes.values() for axis in rules if axis is not None]
+        return tuple(sorted({axis.channels for axis in [*axes, *self.metadata.groups.values()]}))
+
+    def channels(self, width: Fraction) -> tuple[int, ...]:
+        """Active channels at a width, for each of `dimensions`; widths with equal channels are the same network.
+
+        Raises:
+            WidthError: the network does not run at this width.
+        """
+        self.rule.check(width)
+        return tuple(self.rule.active(dimension, width) for dimension in self.dimensions)
+
+    def slice(self, width: Fraction, *, pad_to: int = 1) -> onnx.ModelProto:
+        """The network of one width.
+
+        Args:
+            width: The width.
+            pad_to: Pad each hidden dimension with zero channels up to a multiple of this: the same function, on kernels that want
+                whole blocks.
+
+        Returns:
+            An ONNX model with the inputs and outputs of the model file. No array of the model file is shared with it.
+
+        Raises:
+            WidthError: the network does not run at this width.
+        """
+        self.rule.check(width)
+        sliced = onnx.ModelProto()
+        sliced.CopyFrom(self._skeleton)
+        for name, array in self._weights.items():
+            block = _block(array, self.metadata.axes.get(name, ()), self.rule, width, pad_to)
+            sliced.graph.initializer.append(numpy_helper.from_array(block, name))
+        for node in sliced.graph.node:
+            if node.name in self.metadata.groups:
+                channels = _padded(self.rule.active(self.metadata.groups[node.name].channels, width), pad_to)
+                for attribute in node.attribute:
+                    if attribute.name == "group":
+                        attribute.i = channels
+        return sliced
+
+    @cached_property
+    def _skeleton(self) -> onnx.ModelProto:
+        skeleton = onnx.ModelProto()
+        skeleton.CopyFrom(self._proto)
+        del skeleton.graph.initializer[:], skeleton.graph.value_info[:], skeleton.metadata_props[:]
+        return skeleton
+
+
+def write_model(path: Path, proto: onnx.ModelProto, metadata: Metadata) -> Model:
+    """Write a model file after checking it as a reader will.
+
+    Args:
+        path: Where.
+        proto: The full-width network; its "awn" metadata is set by this.
+        metadata: What to say of it.
+
+    Returns:
+        The model, as read back from the bytes that were written.
+
+    Raises:
+        ModelError: a reader would refuse it; nothing is written.
+    """
+    stamped = onnx.ModelProto()
+    stamped.CopyFrom(proto)
+    onnx.helper.set_model_props(stamped, {KEY: msgspec.json.encode(metadata).decode()})
+    data = stamped.SerializeToString(deterministic=True)
+    model = Model(data, str(path))
+    write_atomically(path, data)
+    return model
+
+
+def _decode(proto: onnx.ModelProto, name: str) -> Metadata:
+    text = next((entry.value for entry in proto.metadata_props if entry.key == KEY), None)
+    if text is None:
+        raise ModelError(
+            f"{name} is an ONNX file but not a model file: it has no {KEY!r} metadata with the width rules; "
+            f"export one from a trained network (tools/train.py does)"
+        )
+
+    class Version(msgspec.Struct):
+        format: int
+
+    try:
+        found = msgspec.json.decode(text, type=Version).format
+        if found > FORMAT:
+            raise ModelError(f"{name} has format {found}; this version reads up to {FORMAT}: update this package")
+        return msgspec.json.decode(text, type=Metadata)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name}: its {KEY!r} metadata is damaged: {error}") from None
+
+
+def _block(array: NDArray[np.generic], axes: Sequence[Axis | None], rule: WidthRule, width: Fraction, pad_to: int) -> NDArray[np.generic]:
+    """The leading block of an initializer at a width, with zeros up to the padded size."""
+    if not axes:
+        return array
+    active = [array.shape[i] if axis is None else rule.active(axis.channels, width) * axis.repeat for i, axis in enumerate(axes)]
+    padded = [
+        array.shape[i] if axis is None else _padded(rule.active(axis.channels, width), pad_to) * axis.repeat for i, axis in enumerate(axes)
+    ]
+    leading = tuple(slice(0, size) for size in active)
+    if active == padded:
+        return np.ascontiguousarray(array[leading])
+    block = np.zeros(padded, array.dtype)
+    block[leading] = array[leading]
+    return block
+
+
+def _padded(channels: int, pad_to: int) -> int:
+    return -(-channels // pad_to) * pad_to

@@ -1,0 +1,38 @@
+"""The application's limits."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from engines.errors import BudgetError
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call may cost.
+
+    Attributes:
+        latency_ms: From entering the call to leaving it; None is no limit.
+
+    Raises:
+        BudgetError: a limit is not a number above 0.
+    """
+
+    latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        limit = self.latency_ms
+        if limit is None:
+            return
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:
+            raise BudgetError(f"a latency budget must be a number of milliseconds above 0, got {limit!r}")
+
+
+def as_budget(value: Budget | float | None) -> Budget:
+    """A budget as it is, a number as `latency_ms`, None as no limit.
+
+    Raises:
+        BudgetError: the number is not above 0.
+    """
+    return value if isinstance(value, Budget) else Budget(latency_ms=value)

@@ -1,0 +1,71 @@
+"""Images as applications have them, brought into the form that engines read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import InputError
+
+_HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
+
+
+def as_batch(image: object, expected: tuple[int, int, int]) -> tuple[NDArray[np.uint8], bool]:
+    """View an image, or a batch of them, as (N, H, W, C) or (N, H, W, 1); a grayscale image stands for all channels of the network.
+
+    Args:
+        image: uint8 (H, W, C), (H, W) or (N, H, W, C) - also (N, H, W) where the network reads grayscale - as a numpy array, or anything in
+            host memory that speaks DLPack or `__array_interface__`.
+        expected: Height, width and channels that the network reads.
+
+    Returns:
+        The view, not a copy where that is possible, and whether it is a batch.
+
+    Raises:
+        InputError: the type, the shape or the device is wrong; the message says what was found and what is expected.
+    """
+    array = image if isinstance(image, np.ndarray) else _as_array(image, expected)
+    shape = array.shape
+    if array.dtype == np.uint8:
+        height, width, channels = expected
+        plane = (height, width)
+        if shape == expected or shape == (height, width, 1):
+            return array[None], False
+        if shape == plane:
+            return array[None, :, :, None], False
+        if len(shape) == 4 and shape[0] and shape[1:3] == plane and shape[3] in (channels, 1):
+            return array, True
+        if len(shape) == 3 and shape[0] and shape[1:] == plane and channels == 1:
+            return array[..., None], True
+    raise InputError(f"an image must be {_form(expected)}, got {array.dtype} {shape}{_hint(array, expected)}")
+
+
+def _as_array(image: object, expected: tuple[int, int, int]) -> NDArray[Any]:
+    device = getattr(image, "__dlpack_device__", None)
+    if (device is not None and device()[0] not in _HOST) or hasattr(image, "__cuda_array_interface__"):
+        raise InputError(f"the image ({type(image).__name__}) lies on a GPU, and this backend reads host memory: copy it there first")
+    try:
+        if hasattr(image, "__array_interface__"):
+            return np.asarray(image)
+        if device is not None:
+            array: NDArray[Any] = np.from_dlpack(image)  # type: ignore[arg-type]
+            return array
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise InputError(f"the image ({type(image).__name__}) cannot be read: {error}; give {_form(expected)}") from None
+    raise InputError(f"an image must be {_form(expected)}, or speak DLPack or __array_interface__; got {type(image).__name__}")
+
+
+def _form(expected: tuple[int, int, int]) -> str:
+    height, width, channels = expected
+    return f"uint8 ({height}, {width}, {channels}), ({height}, {width}) or a batch (n, {height}, {width}, {channels})"
+
+
+def _hint(array: NDArray[Any], expected: tuple[int, int, int]) -> str:
+    height, width, channels = expected
+    if array.dtype != np.uint8:
+        return "; pixels are 0 to 255, normalisation happens inside the engine"
+    if array.shape in ((channels, height, width), (1, height, width)):
+        return "; channels come last"
+    return "; resize it first" if array.ndim in (2, 3) else ""

@@ -1,0 +1,184 @@
+"""The profile: what each engine of a bundle costs on this device, and what it is worth."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import platformdirs
+
+from engines.backends import Pool
+from engines.bundle import Bundle
+from engines.errors import ProfileError
+from engines.files import write_atomically
+from engines.widths import format_width
+from sdk.device import describe_device
+
+FORMAT = 1
+SECONDS = 4.0
+MIN_ROUNDS, MAX_ROUNDS, RUNS = 5, 100, 3
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One engine with what was measured of it.
+
+    Attributes:
+        width: The widest width of the grid that it serves.
+        engine: Its index in the bundle.
+        accuracy: Share of right answers, from the model file; None if that has no curve.
+        latency_ms: Median latency of one image.
+        p95_ms: 95th percentile.
+    """
+
+    width: str
+    engine: int
+    accuracy: float | None
+    latency_ms: float
+    p95_ms: float
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The operating points of one bundle on one device.
+
+    Attributes:
+        format: Version of this layout.
+        bundle: SHA-256 of the bundle's manifest.
+        device: What the device is.
+        backend: Name and version of the backend.
+        measured: When, in UTC.
+        rounds: How often each engine's turn came, `RUNS` timed runs each.
+        points: The operating points, narrowest first.
+    """
+
+    format: int = FORMAT
+    bundle: str
+    device: dict[str, str]
+    backend: str
+    measured: str
+    rounds: int
+    points: tuple[OperatingPoint, ...]
+
+    @property
+    def spread(self) -> float:
+        """By what share the p95 lies above the median: the median over the points, since one point's own p95 is mostly noise."""
+        return float(np.median([point.p95_ms / point.latency_ms for point in self.points])) - 1
+
+
+def measure_profile(
+    bundle: Bundle,
+    pool: Pool,
+    *,
+    seconds: float = SECONDS,
+    on_round: Callable[[float], None] = lambda _: None,
+) -> Profile:
+    """Measure the latency of every engine, interleaved, so that a drift of clocks or load hits all alike.
+
+    In each round every engine has its turn, in random order: one run to bring it into the caches, then timed runs.
+
+    Args:
+        bundle: The bundle; accuracies come from it.
+        pool: Its loaded engines. The input buffer is overwritten.
+        seconds: Stop after so long, but not before `MIN_ROUNDS` rounds.
+        on_round: Called after each round with the share of the time that is spent.
+    """
+    order = random.Random(0)
+    pool.images[0] = np.random.default_rng(0).integers(0, 256, pool.images.shape[1:], np.uint8)
+    engines = list(range(len(bundle.manifest.engines)))
+    times: list[list[int]] = [[] for _ in engines]
+    clock = time.perf_counter_ns
+    start = time.monotonic()
+    rounds = 0
+    while rounds < MAX_ROUNDS and (rounds < MIN_ROUNDS or time.monotonic() - start < seconds):
+        order.shuffle(engines)
+        for engine in engines:
+            pool.run(engine)
+            for _ in range(RUNS):
+                before = clock()
+                pool.run(engine)
+                times[engine].append(clock() - before)
+        rounds += 1
+        on_round(min(1.0, max((time.monotonic() - start) / seconds, rounds / MAX_ROUNDS)))
+    # Widths ascend, so the last one that an engine serves is its widest.
+    widest = {entry.engine: (format_width(width), entry.accuracy) for width, entry in bundle.widths.items()}
+    return Profile(
+        bundle=bundle.manifest.sha256,
+        device=describe_device(),
+        backend=_backend(bundle),
+        measured=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        rounds=rounds,
+        points=tuple(
+            OperatingPoint(
+                width=width,
+                engine=engine,
+                accuracy=accuracy,
+                latency_ms=float(np.median(times[engine])) / 1e6,
+                p95_ms=float(np.percentile(times[engine], 95)) / 1e6,
+            )
+            for engine, (width, accuracy) in widest.items()
+        ),
+    )
+
+
+def profile_path(bundle: Bundle) -> Path:
+    """Where the profile of a bundle on this device is kept: outside the bundle, which may be read-only or shared by devices."""
+    device = hashlib.sha256(msgspec.json.encode([sorted(describe_device().items()), _backend(bundle)])).hexdigest()
+    return platformdirs.user_state_path("any-width-networks") / "profiles" / f"{bundle.manifest.sha256[:16]}-{device[:8]}.json"
+
+
+def write_profile(path: Path, profile: Profile) -> None:
+    """Write a profile, whole or not at all."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=2))
+
+
+def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
+    """Read a profile.
+
+    Args:
+        path: The file.
+        bundle: If given, the profile must be of this bundle, on this device.
+
+    Raises:
+        ProfileError: it is missing, damaged, of a newer format, of another bundle or of another device; the message says what differs.
+    """
+    again = "measure again: python tools/profile_device.py"
+
+    class Version(msgspec.Struct):
+        format: int
+
+    try:
+        data = path.read_bytes()
+        version = msgspec.json.decode(data, type=Version).format
+        if version > FORMAT:
+            raise ProfileError(f"{path} has format {version}; this version reads up to {FORMAT}: update this package")
+        profile = msgspec.json.decode(data, type=Profile)
+    except OSError as error:
+        raise ProfileError(f"cannot read the profile {path}: {error.strerror}; {again}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} is not a profile: {error}; {again}") from None
+    if not profile.points or any(not 0 < point.latency_ms <= point.p95_ms < float("inf") for point in profile.points):
+        raise ProfileError(f"{path} has a latency that is not above 0; {again}")
+    if bundle is not None:
+        _check_fits(path, profile, bundle, again)
+    return profile
+
+
+def _check_fits(path: Path, profile: Profile, bundle: Bundle, again: str) -> None:
+    if profile.bundle != bundle.manifest.sha256 or any(p.engine >= len(bundle.manifest.engines) for p in profile.points):
+        raise ProfileError(f"{path} is a profile of another bundle than {bundle.path}; {again} --bundle {bundle.path}")
+    there = {**profile.device, "backend": profile.backend}
+    here = {**describe_device(), "backend": _backend(bundle)}
+    different = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
+    if different:
+        raise ProfileError(f"{path} was measured on another device ({'; '.join(different)}); {again} --bundle {bundle.path}")
+
+
+def _backend(bundle: Bundle) -> str:
+    from engines.backends import load_backend
+
+    return f"{bundle.manifest.backend} {load_backend(bundle.manifest.backend).version()}"

@@ -1,0 +1,1 @@
+"""Trains any-width networks and writes model files."""

@@ -1,0 +1,241 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from engines.errors import TrainingError
+from engines.files import write_atomically
+from engines.widths import format_width
+from trainer import checkpoint
+from trainer.curve import measure_curve
+from trainer.data import Images, info, shift_and_flip
+from trainer.networks import AnyWidthNetwork
+from trainer.recipe import Recipe
+from trainer.step import STEPS, choose_widths
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    Attributes:
+        epoch: Counted from 1.
+        loss: Mean over steps and widths of the training loss.
+        lr: Learning rate of the last step.
+        seconds: Time of the training steps.
+        accuracy: Share of the test images that the kept weights get right, by width.
+    """
+
+    epoch: int
+    loss: float
+    lr: float
+    seconds: float
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands within an epoch: step `step` of `steps`, with the mean loss so far."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+def four_widths(a_min: Fraction) -> tuple[Fraction, ...]:
+    """The widths that a run reports: a_min, one half, three quarters, all."""
+    return tuple(sorted({a_min, Fraction(1, 2), Fraction(3, 4), Fraction(1)} - {w for w in (Fraction(1, 2),) if w < a_min}))
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The learning rate when `progress` epochs lie behind."""
+    if progress < recipe.warmup:
+        return recipe.lr * progress / recipe.warmup
+    if recipe.schedule == "steps":
+        return recipe.lr * recipe.decay ** sum(progress >= share * recipe.epochs for share in recipe.milestones)
+    share = (progress - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+class Run:
+    """A training run: its network, optimiser, averaged weights and randomness.
+
+    Args:
+        recipe: What to do.
+        train: Training images on the device to train on.
+        test: Test images on the same device, for the reports; nothing is chosen by them.
+        out: Directory of the run: `last.safetensors` to resume from, `weights.safetensors` at the end, `log.csv`.
+    """
+
+    def __init__(self, recipe: Recipe, train: Images, test: Images, out: Path) -> None:
+        self.recipe, self.train_images, self.test_images, self.out = recipe, train, test, out
+        data = info(recipe.data)
+        _, height, width, channels = train.images.shape
+        self.header = checkpoint.Header(
+            recipe=recipe,
+            labels=data.labels,
+            image=(height, width, channels),
+            mean=data.mean,
+            std=data.std,
+            epochs_done=0,
+            versions={"python": platform.python_version(), "torch": version("torch")},
+        )
+        self.device = train.labels.device
+        torch.manual_seed(recipe.seed)
+        self.network = self.header.network().to(self.device)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
+        self.optimiser = torch.optim.SGD(self._groups(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        # One CPU generator for order, augmentation and widths: its state is all that a resumed run needs.
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.epochs: list[Epoch] = []
+
+    @property
+    def kept(self) -> AnyWidthNetwork:
+        """The network whose weights are kept: the averaged one if the recipe asks for it."""
+        network = self.averaged.module if self.averaged is not None else self.network
+        assert isinstance(network, AnyWidthNetwork)
+        return network
+
+    def train(
+        self,
+        *,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_epoch: Callable[[Epoch], None] = lambda _: None,
+    ) -> None:
+        """Train to the end of the recipe, a checkpoint an epoch.
+
+        Raises:
+            TrainingError: the loss is no longer finite; the last checkpoint is from before.
+        """
+        widths = four_widths(self.network.rule.a_min)
+        while len(self.epochs) < self.recipe.epochs:
+            epoch = len(self.epochs)
+            start = time.monotonic()
+            loss = self._epoch(epoch, on_progress)
+            seconds = time.monotonic() - start
+            curve = measure_curve(self.kept, self.test_images, widths, data=self.recipe.data)
+            lr = self.optimiser.param_groups[0]["lr"]
+            accuracy = {width: curve.correct[width] / curve.images for width in map(format_width, widths)}
+            self.epochs.append(Epoch(epoch + 1, loss, lr, seconds, accuracy))
+            self._save()
+            on_epoch(self.epochs[-1])
+        header = self._header()
+        checkpoint.save(self.out / "weights.safetensors", self.kept.state_dict(), header)
+
+    def resume(self) -> None:
+        """Go on from the run's last checkpoint, to the same weights as without the break.
+
+        Raises:
+            TrainingError: there is none, or it is of another recipe.
+        """
+        path = self.out / "last.safetensors"
+        tensors, header = checkpoint.load(path)
+        if header.recipe != self.recipe:
+            raise TrainingError(f"{path} is of another recipe than the one given: choose another --out, or train anew without --resume")
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts.setdefault(part, {})[rest] = tensor.to(self.device)
+        checkpoint.restore(self.network, parts["network"], path)
+        if self.averaged is not None:
+            checkpoint.restore(self.averaged, parts["averaged"], path)
+        for name, parameter in self.network.named_parameters():
+            self.optimiser.state[parameter]["momentum_buffer"] = parts["momentum"][name]
+        self.generator.set_state(tensors["generator/state"])
+        self.epochs = _read_log(self.out / "log.csv")[: header.epochs_done]
+        if len(self.epochs) != header.epochs_done:
+            raise TrainingError(f"{self.out / 'log.csv'} has {len(self.epochs)} epochs, {path} has {header.epochs_done}: train anew")
+
+    def _epoch(self, epoch: int, on_progress: Callable[[Progress], None]) -> float:
+        recipe, network = self.recipe, self.network
+        network.train()
+        steps = len(self.train_images) // recipe.batch
+        if steps == 0:
+            raise TrainingError(f"{len(self.train_images)} training images are fewer than one batch of {recipe.batch}")
+        total = 0.0
+        backward = STEPS[recipe.widths.step]
+        batches = self.train_images.batches(recipe.batch, generator=self.generator)
+        for step, (images, labels) in enumerate(batches):
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, epoch + step / steps)
+            images = shift_and_flip(images, shift=recipe.shift, flip=recipe.flip, generator=self.generator)
+            widths = choose_widths(network, recipe.widths, self.generator)
+            weight = 1.0 if recipe.widths.loss == "sum" else 1 / len(widths)
+            self.optimiser.zero_grad(set_to_none=True)
+            losses = backward(network, images, labels, widths, weight=weight, label_smoothing=recipe.label_smoothing)
+            loss = losses.mean().item()
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}: lower lr (now {recipe.lr}) and train anew; "
+                    f"the last good checkpoint is {self.out / 'last.safetensors'} after epoch {epoch}"
+                )
+            self.optimiser.step()
+            if self.averaged is not None:
+                self.averaged.update_parameters(network)
+            total += loss
+            on_progress(Progress(epoch + 1, step + 1, steps, total / (step + 1)))
+        return total / steps
+
+    def _groups(self) -> list[dict[str, object]]:
+        decay = self.recipe.weight_decay
+        parameters = list(self.network.parameters())
+        if self.recipe.decay_all:
+            return [{"params": parameters, "weight_decay": decay}]
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def _header(self) -> checkpoint.Header:
+        import msgspec
+
+        return msgspec.structs.replace(self.header, epochs_done=len(self.epochs))
+
+    def _save(self) -> None:
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.averaged is not None:
+            tensors |= {f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            tensors[f"momentum/{name}"] = self.optimiser.state[parameter]["momentum_buffer"]
+        tensors["generator/state"] = self.generator.get_state()
+        # The log first: a checkpoint never knows of more epochs than the log.
+        write_atomically(self.out / "log.csv", _format_log(self.epochs))
+        checkpoint.save(self.out / "last.safetensors", tensors, self._header())
+
+
+def _format_log(epochs: list[Epoch]) -> bytes:
+    text = StringIO()
+    widths = list(epochs[0].accuracy)
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["epoch", "loss", "lr", "seconds", *(f"accuracy@{width}" for width in widths)])
+    for epoch in epochs:
+        values = asdict(epoch)
+        rows.writerow([*list(values.values())[:4], *values["accuracy"].values()])
+    return text.getvalue().encode()
+
+
+def _read_log(path: Path) -> list[Epoch]:
+    try:
+        header, *rows = csv.reader(StringIO(path.read_text()))
+        names = [name.removeprefix("accuracy@") for name in header[4:]]
+        return [
+            Epoch(int(e), float(loss), float(lr), float(s), dict(zip(names, map(float, accuracy), strict=True)))
+            for e, loss, lr, s, *accuracy in rows
+        ]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot read the log of the run, {path}: {error}") from None

@@ -1,0 +1,98 @@
+"""One training step over several widths: the paper's Algorithm 1, and the same gradients from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own habit)
+
+from engines.widths import parse_grid
+from trainer.layers import set_width
+from trainer.networks import AnyWidthNetwork
+from trainer.recipe import Widths
+
+
+def algorithm_1(
+    network: AnyWidthNetwork,
+    images: Tensor,
+    labels: Tensor,
+    widths: Sequence[Fraction],
+    *,
+    weight: float = 1.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Accumulate the gradients of several widths with a pass each (paper, Algorithm 1, lines 10 to 16).
+
+    Args:
+        network: The network; its gradients are added to.
+        images: uint8, (N, H, W, C).
+        labels: int64, (N,).
+        widths: The widths of this step.
+        weight: Factor on each width's loss.
+        label_smoothing: Of the cross-entropy.
+
+    Returns:
+        The mean loss of each width, (len(widths),), detached, before `weight`.
+    """
+    losses = []
+    for width in widths:
+        set_width(network, width)
+        loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+        (loss * weight).backward()
+        losses.append(loss.detach())
+    set_width(network, Fraction(1))
+    return torch.stack(losses)
+
+
+def one_pass(
+    network: AnyWidthNetwork,
+    images: Tensor,
+    labels: Tensor,
+    widths: Sequence[Fraction],
+    *,
+    weight: float = 1.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Accumulate the gradients of `algorithm_1` with one pass at full width.
+
+    The features at every width are leading channels of the features at full width, in training mode too, since a channel's batch
+    statistics are its own. So the sum over widths of the losses is a function of one set of features, and one backward pass gives
+    the sum of the gradients. Arguments and result are those of `algorithm_1`.
+
+    The running statistics of batch norm move once a step here, and once a pass there.
+    """
+    logits = network.exits(images, widths)
+    count, n, classes = logits.shape
+    each = F.cross_entropy(
+        logits.reshape(count * n, classes),
+        labels.repeat(count),
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )
+    losses = each.view(count, n).mean(1)
+    (losses.sum() * weight).backward()
+    return losses.detach()
+
+
+STEPS = {"one-pass": one_pass, "algorithm-1": algorithm_1}
+
+
+def choose_widths(network: AnyWidthNetwork, widths: Widths, generator: torch.Generator) -> tuple[Fraction, ...]:
+    """The widths that one step trains, ascending.
+
+    Random ones are a_min, 1 and uniform draws between them (paper, Algorithm 1, line 9), in millionths so that they stay exact.
+
+    Raises:
+        WidthError: a fixed width is not allowed by the network's rule.
+    """
+    if widths.choose == "all":
+        return network.distinct_widths()
+    if widths.choose == "fixed":
+        return parse_grid(widths.grid)
+    a_min = network.rule.a_min
+    draws = torch.rand(widths.count - 2, generator=generator, dtype=torch.float64).tolist()
+    between = (a_min + Fraction(int(draw * 10**6), 10**6) * (1 - a_min) for draw in draws)
+    return tuple(sorted([a_min, Fraction(1), *between]))

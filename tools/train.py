@@ -53,7 +53,7 @@ def train(
             progress.update(
                 task,
                 completed=at.epoch - 1 + at.step / at.steps,
-                description=f"{plan.name}  loss {at.loss:.4f}",
+                detail=f"loss {at.loss:.4f}",
             )
 
         def on_epoch(done: loop.Epoch) -> None:

@@ -114,6 +114,10 @@ class AdaptiveClassifier:
         self._pasts: dict[int, Past] = {}
         self._lock = threading.Lock()
         self._closed = False
+        # The first call through any path is slow (milliseconds); it must not be the application's first frame.
+        for _ in range(3):
+            self(np.zeros(self._image, np.uint8), budget=Budget())
+        self._pasts.clear()
 
     @property
     def budget(self) -> Budget:

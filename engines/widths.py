@@ -139,13 +139,14 @@ class WidthRule:
         """How many leading input channels each output channel of a triangular layer may read.
 
         An output unit s is first active at ``max(a_min, (2s + 1) / 2u)`` and reads what is active there, so what it computes is the
-        same at every width at which it exists (paper, section 4.1, equation 7). Units active at `a_min` form a dense leading block.
+        same at every width at which it exists (paper, section 4.1, equation 7). Units active at `a_min` form a dense leading block; the
+        first unit, which no width is too narrow for, is always one of them.
 
         Returns:
             Shape (outputs,), not decreasing.
         """
         units = self.units(outputs)
-        first = (max(self.a_min, Fraction(2 * unit + 1, 2 * units)) for unit in range(units))
+        first = [self.a_min, *(max(self.a_min, Fraction(2 * unit + 1, 2 * units)) for unit in range(1, units))]
         return np.repeat([self.active(inputs, width) for width in first], self.divisor)
 
     def mask(self, inputs: int, outputs: int) -> NDArray[np.bool_]:
@@ -158,5 +159,5 @@ class WidthRule:
         bounds = {self.a_min}
         for dimension in set(channels):
             units = self.units(dimension)
-            bounds |= {Fraction(2 * unit + 1, 2 * units) for unit in range(units)}
+            bounds |= {Fraction(2 * unit + 1, 2 * units) for unit in range(1, units)}
         return tuple(sorted(width for width in bounds if self.a_min <= width <= 1))

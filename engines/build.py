@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,10 +16,13 @@ from filelock import FileLock, Timeout
 
 from engines.backends import Backend
 from engines.bundle import Bundle, Engine, File, Manifest, WidthEntry, write_manifest
-from engines.errors import BackendError, BundleError
+from engines.errors import BackendError, BundleError, WidthError
 from engines.files import remove_parts, write_atomically
-from engines.model import Model
+from engines.model import Model, padded
 from engines.widths import format_width
+
+# The names that `_store_model` and `_Build._name` give.
+_OURS = re.compile(r"model-[0-9a-f]{16}\.onnx|engines/[0-9a-f]{16}-[0-9a-f]{64}\.[^/]+")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Built:
     """One engine done.
 
     Attributes:
-        width: The narrowest width of the grid that it serves.
+        width: The widest width of the grid that it serves.
         reused: It was there from an earlier build.
         seconds: Time to build it.
         done: Engines done so far, this one included.
@@ -52,7 +56,10 @@ def build(
     jobs: int = 1,
     on_engine: Callable[[Built], None] = lambda _: None,
 ) -> Bundle:
-    """Build an engine for each width, or for each set of widths with equal channels, and write the manifest.
+    """Build an engine for each width, or for each set of widths that can share one, and write the manifest.
+
+    Widths with equal channels are one network. Where the backend takes exits, those whose channels are equal once they are padded share an
+    engine too: it computes the widest of them in the same time, and the features of the others are the leading ones of its own.
 
     A build that was stopped, however, goes on where it was: an engine's file is named by what it was built from and by the hash of
     what it holds, so what is whole is reused and what is not is built again. An earlier bundle in the same place stays usable until
@@ -60,7 +67,7 @@ def build(
 
     Args:
         model: The model file.
-        widths: The widths.
+        widths: The widths, in any order.
         backend: What to build for.
         out: Directory of the bundle.
         grid: The grid as it was asked for, for the record.
@@ -70,7 +77,7 @@ def build(
         on_engine: Called after each engine.
 
     Raises:
-        WidthError: the network does not run at one of the widths; nothing was built.
+        WidthError: there are no widths, or the network does not run at one of them; nothing was built.
         BackendError: the backend has no such precision, or refused slices; what it built is kept for the next try.
         BundleError: another build is at work in the same place.
         OSError: the disk is full or not writable.
@@ -79,15 +86,20 @@ def build(
         raise BackendError(f"{backend.name} builds {', '.join(backend.paddings)}, not {precision!r}")
     if jobs < 1 or (pad_to is not None and pad_to < 1):
         raise BackendError(f"jobs and padding must be at least 1, got {jobs} and {pad_to}")
+    if not widths:
+        raise WidthError("a bundle needs at least one width")
+    widths = sorted(set(widths))
     padding = pad_to if pad_to is not None else backend.paddings[precision]
-    serves: dict[tuple[int, ...], list[Fraction]] = {}
+    shared: dict[tuple[int, ...], list[Fraction]] = {}
     for width in widths:
-        serves.setdefault(model.channels(width), []).append(width)
+        channels = model.channels(width)
+        key = tuple(padded(count, padding) for count in channels) if backend.exits else channels
+        shared.setdefault(key, []).append(width)
+    groups = list(shared.values())
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
-            engines = _Build(model, backend, out, precision, padding, on_engine).engines(serves, jobs)
-            position = {channels: i for i, channels in enumerate(serves)}
+            engines = _Build(model, backend, out, precision, padding, on_engine).engines(groups, jobs)
             curve = model.metadata.curve
             manifest = Manifest(
                 name=model.metadata.name,
@@ -97,14 +109,11 @@ def build(
                 accuracy_data=curve.data if curve else None,
                 grid=grid,
                 widths=tuple(
-                    WidthEntry(
-                        format_width(width),
-                        position[model.channels(width)],
-                        curve.accuracy(width) if curve else None,
-                    )
-                    for width in widths
+                    WidthEntry(format_width(width), engine, model.features(width), curve.accuracy(width) if curve else None)
+                    for engine, group in enumerate(groups)
+                    for width in group
                 ),
-                engines=tuple(engines[channels] for channels in serves),
+                engines=tuple(engines),
                 dimensions=model.dimensions,
                 backend=backend.name,
                 backend_version=backend.version(),
@@ -138,54 +147,55 @@ class _Build:
         remove_parts(out)
         remove_parts(self.directory)
 
-    def engines(self, serves: dict[tuple[int, ...], list[Fraction]], jobs: int) -> dict[tuple[int, ...], Engine]:
-        """Build or reuse all; a slice that the backend refuses does not stop the others."""
-        engines: dict[tuple[int, ...], Engine] = {}
+    def engines(self, groups: Sequence[Sequence[Fraction]], jobs: int) -> list[Engine]:
+        """Build or reuse an engine a group; a slice that the backend refuses does not stop the others."""
+        engines: dict[int, Engine] = {}
         refused: list[str] = []
         with ThreadPoolExecutor(jobs, thread_name_prefix="build") as pool:
-            tasks = {pool.submit(self._engine, channels, widths[0]): (channels, widths[0]) for channels, widths in serves.items()}
+            tasks = {pool.submit(self._engine, group): number for number, group in enumerate(groups)}
             try:
                 for task in as_completed(tasks):
-                    channels, width = tasks[task]
+                    width = groups[tasks[task]][-1]
                     try:
-                        engines[channels], reused, seconds = task.result()
+                        engines[tasks[task]], reused, seconds = task.result()
                     except BackendError as error:
                         refused.append(f"width {format_width(width)}: {error}")
                         continue
-                    self.on_engine(Built(width, reused, seconds, len(engines), len(serves)))
+                    self.on_engine(Built(width, reused, seconds, len(engines), len(groups)))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if refused:
             raise BackendError(
-                f"{len(refused)} of {len(serves)} engines could not be built, the others are kept: {'; '.join(sorted(refused))}"
+                f"{len(refused)} of {len(groups)} engines could not be built, the others are kept: {'; '.join(sorted(refused))}"
             )
-        return engines
+        return [engines[number] for number in range(len(groups))]
 
-    def _engine(self, channels: tuple[int, ...], width: Fraction) -> tuple[Engine, bool, float]:
+    def _engine(self, group: Sequence[Fraction]) -> tuple[Engine, bool, float]:
+        """The engine of the group's widest width, with exits for the others if they are other networks."""
         start = time.monotonic()
-        key = self._key(channels)
+        widest = group[-1]
+        channels = self.model.channels(widest)
+        exits = self.model.channels(group[0]) != channels
+        key = self._key(channels, exits)
         for path in self.directory.glob(f"{key}-*{self.backend.suffix}"):
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             if path.name == self._name(key, digest):
-                return (
-                    Engine(_file(path, self.out, digest, len(data)), channels),
-                    True,
-                    time.monotonic() - start,
-                )
-        sliced = self.model.slice(width, pad_to=self.padding).SerializeToString(deterministic=True)
+                return Engine(_file(path, self.out, digest, len(data)), channels), True, time.monotonic() - start
+        sliced = self.model.slice(widest, pad_to=self.padding, exits=exits).SerializeToString(deterministic=True)
         data = self.backend.compile(sliced, self.precision)
         digest = hashlib.sha256(data).hexdigest()
         path = self.directory / self._name(key, digest)
         write_atomically(path, data)
         return Engine(_file(path, self.out, digest, len(data)), channels), False, time.monotonic() - start
 
-    def _key(self, channels: tuple[int, ...]) -> str:
+    def _key(self, channels: tuple[int, ...], exits: bool) -> str:
         """What an engine is built from. Never its own hash: two builds of one plan may differ."""
         inputs = [
             self.model.sha256,
             channels,
+            exits,
             self.backend.name,
             self.backend.version(),
             sorted(self.backend.fingerprint().items()),
@@ -211,8 +221,9 @@ def _file(path: Path, out: Path, digest: str, size: int) -> File:
 
 
 def _remove_others(out: Path, manifest: Manifest) -> None:
-    """Delete the files of earlier builds, which nothing names any more."""
-    named = {out / file.path for file in [manifest.model, *(engine.file for engine in manifest.engines)]}
+    """Delete the files of earlier builds, which nothing names any more; only theirs: --out may be a directory with other things in it."""
+    named = {file.path for file in [manifest.model, *(engine.file for engine in manifest.engines)]}
     for path in [*out.glob("model-*.onnx"), *(out / "engines").iterdir()]:
-        if path not in named:
+        inside = path.relative_to(out).as_posix()
+        if inside not in named and _OURS.fullmatch(inside):
             path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
@@ -21,14 +22,13 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from engines.backends import Backend, Interface, Pool, load_backend
-from engines.errors import BackendError, BundleError, DeviceMismatch
+from engines.backends import Backend, Exit, Interface, Pool, load_backend
+from engines.errors import BackendError, BundleError, DeviceMismatch, WidthError
 from engines.files import write_atomically
-from engines.widths import parse_width
+from engines.widths import format_width, parse_width
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-BUILD_COMMAND = "python tools/build_engines.py --widths 0.25:1.0:0.01"
 # The checksum stands at a fixed place, over all the other bytes of the file.
 _HEAD = b'{\n  "sha256": "'
 _BLANK = "0" * 64
@@ -44,17 +44,25 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An engine: its file, and the active channels of each dimension of the model."""
+    """An engine: its file, and the active channels of each dimension of the model at the widest width that it serves."""
 
     file: File
     channels: tuple[int, ...]
 
 
 class WidthEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A width of the grid: which engine serves it, and its accuracy if the model file has a curve."""
+    """A width of the grid.
+
+    Attributes:
+        width: The width, as text.
+        engine: Index of the engine that serves it.
+        features: How many of the engine's features the classifier reads.
+        accuracy: Share of right answers, if the model file has a curve.
+    """
 
     width: str
     engine: int
+    features: int
     accuracy: float | None
 
 
@@ -71,7 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         accuracy_data: Which images the accuracies were measured on, if they were.
         grid: The grid as it was asked for.
         widths: The grid's widths, ascending.
-        engines: The engines; widths with equal channels share one.
+        engines: The engines; widths whose channels are equal, or equal once they are padded, share one.
         dimensions: Channels at full width of the dimensions that `Engine.channels` speaks of.
         backend: Name of the backend.
         backend_version: Its version at build time.
@@ -106,6 +114,11 @@ def default_path() -> Path:
     return Path(named) if named else platformdirs.user_data_path("any-width-networks") / "bundle"
 
 
+def build_command(path: Path) -> str:
+    """The command line that builds a first bundle at a place."""
+    return f"python tools/build_engines.py --widths 0.25:1.0:0.01 --out {shlex.quote(str(path))}"
+
+
 class Bundle:
     """A bundle on disk, its manifest read and checked.
 
@@ -128,14 +141,31 @@ class Bundle:
         """The grid's widths, ascending."""
         return {parse_width(entry.width): entry for entry in self.manifest.widths}
 
+    @cached_property
+    def exits(self) -> tuple[Exit, ...]:
+        """The different networks among the widths, narrowest first, in the order that `Pool.run` counts them."""
+        return tuple(dict.fromkeys(Exit(entry.engine, entry.features) for entry in self.manifest.widths))
+
+    def exit(self, width: Fraction) -> int:
+        """Index of the exit that serves a width of the grid.
+
+        Raises:
+            WidthError: the grid does not have the width.
+        """
+        entry = self.widths.get(width)
+        if entry is None:
+            raise WidthError(f"the bundle has no engine for width {format_width(width)}; its grid is {self.manifest.grid}")
+        return self.exits.index(Exit(entry.engine, entry.features))
+
     @property
     def rebuild_command(self) -> str:
         """The command line that builds this bundle anew on this device."""
+        return self._command(str(self.path / self.manifest.model.path))
+
+    def _command(self, model: str) -> str:
         m = self.manifest
-        return (
-            f"python tools/build_engines.py --model {self.path / m.model.path} --widths {m.grid} --backend {m.backend} "
-            f"--precision {m.precision} --pad {m.padding} --out {self.path}"
-        )
+        options = {"model": model, "widths": m.grid, "backend": m.backend, "precision": m.precision, "pad": m.padding, "out": self.path}
+        return " ".join(["python tools/build_engines.py", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())])
 
     def read(self, file: File) -> bytes:
         """The bytes of one of the bundle's files, which are those that were hashed: the file is opened once.
@@ -145,16 +175,18 @@ class Bundle:
         """
         if not _SAFE.fullmatch(file.path):
             raise BundleError(f"{self.path / MANIFEST} names {file.path!r}, which is not a plain path inside the bundle")
+        # A damaged model file must not be what the bundle is rebuilt from.
+        again = self.rebuild_command if file != self.manifest.model else self._command(self.manifest.name)
         path = self.path / file.path
         try:
             if not path.resolve().is_relative_to(self.path.resolve()):
-                raise BundleError(f"{path} leads out of the bundle; rebuild it: {self.rebuild_command}")
+                raise BundleError(f"{path} leads out of the bundle; rebuild it: {again}")
             with path.open("rb") as stream:
                 data = stream.read(file.bytes + 1)
         except OSError as error:
-            raise BundleError(f"cannot read {path}: {error.strerror}; rebuild it: {self.rebuild_command}") from None
+            raise BundleError(f"cannot read {path}: {error.strerror}; rebuild it: {again}") from None
         if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-            raise BundleError(f"{path} was changed after the build (its SHA-256 differs); rebuild it: {self.rebuild_command}")
+            raise BundleError(f"{path} was changed after the build (its SHA-256 differs); rebuild it: {again}")
         return data
 
     def open(self, *, max_batch: int = 1) -> Pool:
@@ -167,10 +199,11 @@ class Bundle:
         """
         m = self.manifest
         backend = load_backend(m.backend)
-        self.check_device(backend)
+        # The model file first: what `check_device` tells the user to do starts from it.
         self.read(m.model)
+        self.check_device(backend)
         engines = [self.read(engine.file) for engine in m.engines]
-        return backend.open(engines, Interface(m.image, len(m.labels)), max_batch)
+        return backend.open(engines, self.exits, Interface(m.image, len(m.labels)), max_batch)
 
     def check_device(self, backend: Backend) -> None:
         """Refuse a bundle that was built for another device.
@@ -211,14 +244,12 @@ def _read_manifest(path: Path) -> Manifest:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise BundleError(f"cannot read {file}: {error.strerror}") from None
         unfinished = " (a build there is not finished)" if (path / "engines").is_dir() else ""
-        raise BundleError(f"there is no bundle at {path}{unfinished}; build one: {BUILD_COMMAND} --out {path}") from None
+        raise BundleError(f"there is no bundle at {path}{unfinished}; build one: {build_command(path)}") from None
     start, end = len(_HEAD), len(_HEAD) + 64
     found = data[start:end].decode("ascii", "replace")
     blank = data[:start] + _BLANK.encode() + data[end:]
     if not data.startswith(_HEAD) or found != hashlib.sha256(blank).hexdigest():
-        raise BundleError(
-            f"{file} was changed after the build, or is damaged (its SHA-256 differs); rebuild it: {BUILD_COMMAND} --out {path}"
-        )
+        raise BundleError(f"{file} was changed after the build, or is damaged (its SHA-256 differs); rebuild it: {build_command(path)}")
 
     class Version(msgspec.Struct):
         format: int
@@ -231,5 +262,5 @@ def _read_manifest(path: Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is not a manifest: {error}") from None
     if not manifest.widths or any(not 0 <= entry.engine < len(manifest.engines) for entry in manifest.widths):
-        raise BundleError(f"{file} names a width without an engine; rebuild it: {BUILD_COMMAND} --out {path}")
+        raise BundleError(f"{file} names a width without an engine; rebuild it: {build_command(path)}")
     return manifest

@@ -6,9 +6,9 @@
     ├── WidthError           a width, a divisor or a grid text that makes no sense   (also a ValueError)
     ├── ModelError           a model file that is missing, damaged or not one of ours
     ├── BundleError          a bundle that is missing, incomplete, damaged or altered
-    │   └── DeviceMismatch   a bundle or profile that was made for another device
+    │   └── DeviceMismatch   a bundle that was made for another device
     ├── BackendError         a backend that is unknown, not installed, or failed
-    ├── ProfileError         a profile that is missing, damaged or of another bundle
+    ├── ProfileError         a profile that is missing, damaged, or of another bundle or device
     ├── InputError           an image of the wrong shape, type or place              (also a ValueError)
     ├── BudgetError          a budget that cannot mean anything                      (also a ValueError)
     └── TrainingError        a recipe, data set or checkpoint that cannot be used
@@ -36,7 +36,7 @@ class BundleError(AwnError):
 
 
 class DeviceMismatch(BundleError):
-    """A bundle or a profile was made for another device."""
+    """A bundle was made for another device."""
 
 
 class BackendError(AwnError):
@@ -44,7 +44,7 @@ class BackendError(AwnError):
 
 
 class ProfileError(AwnError):
-    """A profile is missing, damaged or of another bundle."""
+    """A profile is missing, damaged, or of another bundle or device."""
 
 
 class InputError(AwnError, ValueError):

@@ -25,6 +25,7 @@ from engines.widths import WidthRule, parse_width
 
 FORMAT = 1
 KEY = "awn"
+ACTIVE = "active"
 ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "lenet3c1l-mnist"
 
@@ -53,6 +54,10 @@ class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str
     images: int
     correct: dict[str, int]
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or not self.correct or not all(0 <= count <= self.images for count in self.correct.values()):
+            raise ValueError("a curve must have widths, images, and of them between none and all right at each width")
 
     def accuracy(self, width: Fraction) -> float:
         """Share of right answers at a width; linear between measured widths, constant beyond them."""
@@ -128,13 +133,13 @@ class Model:
                 self.metadata.curve.area()
         except ValueError as error:
             raise ModelError(f"{name}: {error}") from None
-        self._weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._proto.graph.initializer}
+        self._weights = model_check.read_weights(self._proto, name)
         self.image = model_check.check(self._proto, self.metadata, self.rule, self._weights, name)
         self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
         try:
             onnx.shape_inference.infer_shapes(self.slice(self.rule.a_min), check_type=True, strict_mode=True)
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"{name}: its narrowest slice does not fit together: {error}") from None
+            raise ModelError(f"{name}: its narrowest slice does not fit together: {str(error).splitlines()[0]}") from None
 
     @classmethod
     def read(cls, path: str | Path) -> Model:
@@ -169,13 +174,19 @@ class Model:
         self.rule.check(width)
         return tuple(self.rule.active(dimension, width) for dimension in self.dimensions)
 
-    def slice(self, width: Fraction, *, pad_to: int = 1) -> onnx.ModelProto:
+    def features(self, width: Fraction) -> int:
+        """How many features the classifier reads at a width."""
+        return self.rule.active(self._columns.channels, width) * self._columns.repeat
+
+    def slice(self, width: Fraction, *, pad_to: int = 1, exits: bool = False) -> onnx.ModelProto:
         """The network of one width.
 
         Args:
             width: The width.
             pad_to: Pad each hidden dimension with zero channels up to a multiple of this: the same function, on kernels that want
                 whole blocks.
+            exits: Give it a second input `active`, float32 (features,), that multiplies what the classifier reads. With ones for the
+                features of a narrower width and zeros for the rest, the logits are those of that width.
 
         Returns:
             An ONNX model with the inputs and outputs of the model file. No array of the model file is shared with it.
@@ -191,11 +202,28 @@ class Model:
             sliced.graph.initializer.append(numpy_helper.from_array(block, name))
         for node in sliced.graph.node:
             if node.name in self.metadata.groups:
-                channels = _padded(self.rule.active(self.metadata.groups[node.name].channels, width), pad_to)
+                channels = padded(self.rule.active(self.metadata.groups[node.name].channels, width), pad_to)
                 for attribute in node.attribute:
                     if attribute.name == "group":
                         attribute.i = channels
+        if exits:
+            self._add_exits(sliced, padded(self.rule.active(self._columns.channels, width), pad_to) * self._columns.repeat)
         return sliced
+
+    def _add_exits(self, sliced: onnx.ModelProto, features: int) -> None:
+        *others, classifier = sliced.graph.node
+        gate = onnx.helper.make_node("Mul", [classifier.input[0], ACTIVE], [f"{ACTIVE}:out"], name=ACTIVE)
+        classifier.input[0] = gate.output[0]
+        del sliced.graph.node[:]
+        sliced.graph.node.extend([*others, gate, classifier])
+        sliced.graph.input.append(onnx.helper.make_tensor_value_info(ACTIVE, onnx.TensorProto.FLOAT, [features]))
+
+    @cached_property
+    def _columns(self) -> Axis:
+        """The rule of what the classifier reads; the checks made sure that the last node is the classifier."""
+        columns = self.metadata.axes[self._proto.graph.node[-1].input[1]][1]
+        assert columns is not None
+        return columns
 
     @cached_property
     def _skeleton(self) -> onnx.ModelProto:
@@ -253,16 +281,17 @@ def _block(array: NDArray[np.generic], axes: Sequence[Axis | None], rule: WidthR
     if not axes:
         return array
     active = [array.shape[i] if axis is None else rule.active(axis.channels, width) * axis.repeat for i, axis in enumerate(axes)]
-    padded = [
-        array.shape[i] if axis is None else _padded(rule.active(axis.channels, width), pad_to) * axis.repeat for i, axis in enumerate(axes)
+    sizes = [
+        array.shape[i] if axis is None else padded(rule.active(axis.channels, width), pad_to) * axis.repeat for i, axis in enumerate(axes)
     ]
     leading = tuple(slice(0, size) for size in active)
-    if active == padded:
+    if active == sizes:
         return np.ascontiguousarray(array[leading])
-    block = np.zeros(padded, array.dtype)
+    block = np.zeros(sizes, array.dtype)
     block[leading] = array[leading]
     return block
 
 
-def _padded(channels: int, pad_to: int) -> int:
+def padded(channels: int, pad_to: int) -> int:
+    """The channels, rounded up to a multiple."""
     return -(-channels // pad_to) * pad_to

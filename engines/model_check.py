@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from engines.errors import ModelError
 from engines.widths import WidthRule
 
 if TYPE_CHECKING:
-    from engines.model import Metadata
+    from engines.model import Axis, Metadata
 
 OPSET = 17
 INPUT, OUTPUT = "image", "logits"
@@ -54,9 +55,24 @@ def parse(data: bytes, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name} keeps weights in other files; a model file holds all of them itself")
     try:
         onnx.checker.check_model(proto)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise ModelError(f"{name} is not valid ONNX: {str(error).splitlines()[0]}") from None
     return proto
+
+
+def read_weights(proto: onnx.ModelProto, name: str) -> dict[str, NDArray[np.generic]]:
+    """The initializers as arrays.
+
+    Raises:
+        ModelError: one has more or fewer bytes than its shape, or a type that there is not.
+    """
+    weights: dict[str, NDArray[np.generic]] = {}
+    for tensor in proto.graph.initializer:
+        try:
+            weights[tensor.name] = numpy_helper.to_array(tensor)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{name}: the initializer {tensor.name!r} is damaged: {error}") from None
+    return weights
 
 
 def check(
@@ -66,7 +82,7 @@ def check(
     weights: dict[str, NDArray[np.generic]],
     name: str,
 ) -> tuple[int, int, int]:
-    """Check that slices are right: interface, operators, axes, and zeros where the mask is.
+    """Check that slices are right: interface, operators, axes, groups, how channels flow, and zeros where the mask is.
 
     Returns:
         Height, width and channels of the image.
@@ -80,7 +96,8 @@ def check(
             raise ModelError(f"{name}: operator {node.op_type} of node {node.name!r} is not one that any width can be cut from: {_list()}")
     for tensor, axes in metadata.axes.items():
         _check_axes(tensor, axes, weights, rule, name)
-    _check_nodes(proto, metadata, rule, weights, name)
+    _check_groups(proto, metadata, name)
+    _Flow(metadata, rule, weights, name).follow(proto)
     return image
 
 
@@ -126,35 +143,98 @@ def _check_axes(
             )
 
 
-def _check_nodes(
-    proto: onnx.ModelProto,
-    metadata: Metadata,
-    rule: WidthRule,
-    weights: dict[str, NDArray[np.generic]],
-    name: str,
-) -> None:
-    for node in proto.graph.node:
-        if node.op_type not in ("Conv", "Gemm"):
-            continue
+def _check_groups(proto: onnx.ModelProto, metadata: Metadata, name: str) -> None:
+    for node, axis in metadata.groups.items():
+        named = [entry for entry in proto.graph.node if entry.name == node]
+        if len(named) != 1 or named[0].op_type != "Conv" or _attribute(named[0], "group", 1) != axis.channels:
+            raise ModelError(f"{name}: there is a rule for the {axis.channels} groups of node {node!r}, which is not one such convolution")
+
+
+class _Flow:
+    """Follows channels through the graph, so that what a layer reads is what the layer before it gives, at every width.
+
+    Attributes:
+        channels: For each tensor computed so far, its channels at full width; None if they are the same at every width.
+    """
+
+    def __init__(self, metadata: Metadata, rule: WidthRule, weights: dict[str, NDArray[np.generic]], name: str) -> None:
+        self.metadata, self.rule, self.weights, self.name = metadata, rule, weights, name
+        self.channels: dict[str, int | None] = {INPUT: None}
+
+    def follow(self, proto: onnx.ModelProto) -> None:
+        """Check all nodes, in the graph's order."""
+        for node in proto.graph.node:
+            computed = [tensor for tensor in node.input if tensor and tensor not in self.weights]
+            if not computed or any(tensor not in self.channels for tensor in computed):
+                raise self._error(node, "reads something that is neither the image, nor computed from it, nor an initializer")
+            layer = node.op_type in ("Conv", "Gemm")
+            self.channels[node.output[0]] = self._layer(node) if layer else self._each_channel(node, computed)
+        last = proto.graph.node[-1]
+        axes = self.metadata.axes.get(last.input[1], ()) if last.op_type == "Gemm" else ()
+        if last.output[0] != OUTPUT or len(axes) != 2 or axes[0] is not None or axes[1] is None:
+            raise self._error(last, "must be the classifier: a Gemm that gives the logits from features that follow the width")
+
+    def _layer(self, node: onnx.NodeProto) -> int | None:
+        """A convolution or a matrix product: its weights follow what it reads, and are triangular."""
         tensor = node.input[1]
-        axes = metadata.axes.get(tensor)
+        axes = self.metadata.axes.get(tensor)
         if axes is None:
-            raise ModelError(f"{name}: there is no width rule for the weights {tensor!r} of node {node.name!r}")
-        group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        if group != 1:
-            rules = metadata.groups.get(node.name)
-            if rules is None or axes[0] != rules or group != rules.channels:
-                raise ModelError(f"{name}: node {node.name!r} has {group} groups, which no rule makes follow the width")
-        outputs, inputs = axes[0], axes[1]
-        if outputs is None or inputs is None:
-            continue  # reads the image, or is the classifier, or is depthwise
-        kernel = weights[tensor]
-        beyond = ~rule.mask(inputs.channels, outputs.channels)
-        if inputs.repeat != 1 or outputs.repeat != 1 or np.any(kernel[beyond]):
-            raise ModelError(
-                f"{name}: the weights {tensor!r} are not triangular: some output channel reads an input channel that is not active at "
-                f"every width at which it is; slices would not share features"
-            )
+            raise self._error(node, f"has weights {tensor!r} without a width rule")
+        if len(axes) < 2 or (node.op_type == "Gemm" and (not _attribute(node, "transB", 0) or _attribute(node, "transA", 0))):
+            raise self._error(node, "must have output channels first in its weights, then input channels")
+        outputs, inputs = axes[:2]
+        given = self.channels.get(node.input[0])
+        if (group := _attribute(node, "group", 1)) != 1 or node.name in self.metadata.groups:
+            if outputs is None or outputs != self.metadata.groups.get(node.name):
+                raise self._error(node, f"has {group} groups, which no rule makes follow the width")
+            if inputs is not None or given != outputs.channels:
+                raise self._error(node, f"must be depthwise: {given} channels come in, {group} groups")
+        elif given != (inputs.channels if inputs else None):
+            raise self._error(node, f"has weights {tensor!r} with another rule for their input channels than what it reads")
+        self._check_bias(node, outputs)
+        if outputs is None and given is not None and node.output[0] != OUTPUT:
+            raise self._error(node, "gives all its output channels at every width, which only the classifier may")
+        if outputs is not None and inputs is not None:
+            beyond = ~self.rule.mask(inputs.channels, outputs.channels)
+            if inputs.repeat != 1 or outputs.repeat != 1 or np.any(self.weights[tensor][beyond]):
+                raise self._error(
+                    node,
+                    f"has weights {tensor!r} that are not triangular: some output channel reads an input channel that is not active at "
+                    f"every width at which it is; slices would not share features",
+                )
+        return outputs.channels if outputs else None
+
+    def _check_bias(self, node: onnx.NodeProto, outputs: Axis | None) -> None:
+        if len(node.input) < 3 or not node.input[2]:
+            return
+        bias, size = node.input[2], self.weights[node.input[1]].shape[0]
+        rule = self.metadata.axes.get(bias, (None,))
+        if bias not in self.weights or self.weights[bias].shape != (size,) or rule != (outputs,):
+            raise self._error(node, f"has a bias {bias!r} that does not follow its {size} output channels")
+
+    def _each_channel(self, node: onnx.NodeProto, computed: list[str]) -> int | None:
+        """An operator that keeps channels apart, if what it reads lines up."""
+        given = self.channels[computed[0]]
+        if any(self.channels[tensor] != given for tensor in computed):
+            raise self._error(node, "joins tensors with different channels")
+        if given is None:
+            return None
+        if node.op_type == "Transpose" or (node.op_type == "Flatten" and _attribute(node, "axis", 1) != 1):
+            raise self._error(node, "moves channels, which only the image's may be")
+        for tensor in node.input:
+            if tensor in self.weights and self.weights[tensor].size != 1:
+                rules = [axis.channels for axis in self.metadata.axes.get(tensor, ()) if axis]
+                if rules != [given]:
+                    raise self._error(node, f"reads {tensor!r}, which does not follow the {given} channels beside it")
+        return given
+
+    def _error(self, node: onnx.NodeProto, what: str) -> ModelError:
+        return ModelError(f"{self.name}: node {node.name!r} ({node.op_type}) {what}")
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
 
 
 def _list() -> str:

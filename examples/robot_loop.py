@@ -39,7 +39,7 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerows([("frame", "budget_ms", "width", "latency_ms", "met", "right"), *rows])
     met, right = (sum(row[column] for row in rows) / len(rows) for column in (4, 5))
-    print(f"\n{len(rows)} frames: {100 * met:.1f} % within the budget, {100 * right:.2f} % right, {len(profile.points)} engines")
+    print(f"\n{len(rows)} frames: {100 * met:.1f} % within the budget, {100 * right:.2f} % right, {len(profile.points)} networks")
     print(f"files written: {options.out}")
 
 

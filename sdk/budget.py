@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import msgspec
 
@@ -25,7 +26,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         limit = self.latency_ms
         if limit is None:
             return
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:
+        if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 < limit < math.inf:
             raise BudgetError(f"a latency budget must be a number of milliseconds above 0, got {limit!r}")
 
 

@@ -52,7 +52,7 @@ def _as_array(image: object, expected: tuple[int, int, int]) -> NDArray[Any]:
         if device is not None:
             array: NDArray[Any] = np.from_dlpack(image)  # type: ignore[arg-type]
             return array
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError, OSError) as error:  # OSError: PIL reads a file when it is asked for pixels
         raise InputError(f"the image ({type(image).__name__}) cannot be read: {error}; give {_form(expected)}") from None
     raise InputError(f"an image must be {_form(expected)}, or speak DLPack or __array_interface__; got {type(image).__name__}")
 

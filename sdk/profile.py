@@ -14,10 +14,9 @@ import numpy as np
 import platformdirs
 
 from engines.backends import Pool
-from engines.bundle import Bundle
+from engines.bundle import Bundle, WidthEntry
 from engines.errors import ProfileError
 from engines.files import write_atomically
-from engines.widths import format_width
 from sdk.device import describe_device
 
 FORMAT = 1
@@ -26,18 +25,18 @@ MIN_ROUNDS, MAX_ROUNDS, RUNS = 5, 100, 3
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One engine with what was measured of it.
+    """One network of the bundle with what was measured of its engine.
 
     Attributes:
-        width: The widest width of the grid that it serves.
-        engine: Its index in the bundle.
+        width: The widest width of the grid that is this network.
+        exit: Its index in `Bundle.exits`.
         accuracy: Share of right answers, from the model file; None if that has no curve.
         latency_ms: Median latency of one image.
         p95_ms: 95th percentile.
     """
 
     width: str
-    engine: int
+    exit: int
     accuracy: float | None
     latency_ms: float
     p95_ms: float
@@ -52,7 +51,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         device: What the device is.
         backend: Name and version of the backend.
         measured: When, in UTC.
-        rounds: How often each engine's turn came, `RUNS` timed runs each.
+        rounds: How often each engine's turn came, `RUNS` timed runs each. Networks that share an engine share its latency.
         points: The operating points, narrowest first.
     """
 
@@ -89,23 +88,25 @@ def measure_profile(
     """
     order = random.Random(0)
     pool.images[0] = np.random.default_rng(0).integers(0, 256, pool.images.shape[1:], np.uint8)
-    engines = list(range(len(bundle.manifest.engines)))
-    times: list[list[int]] = [[] for _ in engines]
+    # An engine takes the same time whichever of its exits is read.
+    exit_of = {exit.engine: number for number, exit in enumerate(bundle.exits)}
+    engines = list(exit_of)
+    times: dict[int, list[int]] = {engine: [] for engine in engines}
     clock = time.perf_counter_ns
     start = time.monotonic()
     rounds = 0
     while rounds < MAX_ROUNDS and (rounds < MIN_ROUNDS or time.monotonic() - start < seconds):
         order.shuffle(engines)
         for engine in engines:
-            pool.run(engine)
+            exit = exit_of[engine]
+            pool.run(exit)
             for _ in range(RUNS):
                 before = clock()
-                pool.run(engine)
+                pool.run(exit)
                 times[engine].append(clock() - before)
         rounds += 1
-        on_round(min(1.0, max((time.monotonic() - start) / seconds, rounds / MAX_ROUNDS)))
-    # Widths ascend, so the last one that an engine serves is its widest.
-    widest = {entry.engine: (format_width(width), entry.accuracy) for width, entry in bundle.widths.items()}
+        on_round(min(1.0, max((time.monotonic() - start) / max(seconds, 1e-9), rounds / MAX_ROUNDS)))
+    latency = {engine: (float(np.median(taken)) / 1e6, float(np.percentile(taken, 95)) / 1e6) for engine, taken in times.items()}
     return Profile(
         bundle=bundle.manifest.sha256,
         device=describe_device(),
@@ -114,13 +115,13 @@ def measure_profile(
         rounds=rounds,
         points=tuple(
             OperatingPoint(
-                width=width,
-                engine=engine,
-                accuracy=accuracy,
-                latency_ms=float(np.median(times[engine])) / 1e6,
-                p95_ms=float(np.percentile(times[engine], 95)) / 1e6,
+                width=entry.width,
+                exit=exit,
+                accuracy=entry.accuracy,
+                latency_ms=latency[entry.engine][0],
+                p95_ms=latency[entry.engine][1],
             )
-            for engine, (width, accuracy) in widest.items()
+            for exit, entry in _widest(bundle).items()
         ),
     )
 
@@ -169,13 +170,19 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
 
 
 def _check_fits(path: Path, profile: Profile, bundle: Bundle, again: str) -> None:
-    if profile.bundle != bundle.manifest.sha256 or any(p.engine >= len(bundle.manifest.engines) for p in profile.points):
+    expected = [(exit, entry.width) for exit, entry in _widest(bundle).items()]
+    if profile.bundle != bundle.manifest.sha256 or [(point.exit, point.width) for point in profile.points] != expected:
         raise ProfileError(f"{path} is a profile of another bundle than {bundle.path}; {again} --bundle {bundle.path}")
     there = {**profile.device, "backend": profile.backend}
     here = {**describe_device(), "backend": _backend(bundle)}
     different = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
     if different:
         raise ProfileError(f"{path} was measured on another device ({'; '.join(different)}); {again} --bundle {bundle.path}")
+
+
+def _widest(bundle: Bundle) -> dict[int, WidthEntry]:
+    """For each exit the widest width that it serves; widths ascend, so it is the last one."""
+    return {bundle.exit(width): entry for width, entry in bundle.widths.items()}
 
 
 def _backend(bundle: Bundle) -> str:

@@ -35,7 +35,7 @@ def build_engines(
 ) -> None:
     """Build an engine for each width of a grid.
 
-    Widths with equal channel counts share an engine. A build that was stopped goes on where it was when the same command is run
+    Widths with equal channel counts, once they are padded, share an engine. A build that was stopped goes on where it was when the same command is run
     again, and rebuilds nothing that is whole.
     """
     grid = parse_grid(widths)
@@ -57,7 +57,8 @@ def build_engines(
     m = bundle.manifest
     size = sum(engine.file.bytes for engine in m.engines) / 1e6
     print(
-        f"{bundle.path}: {len(m.widths)} widths in {len(m.engines)} engines ({sum(reused)} kept from before), "
+        f"{bundle.path}: {len(m.widths)} widths, {len(bundle.exits)} different networks, in {len(m.engines)} engines "
+        f"({sum(reused)} kept from before), "
         f"{m.backend} {m.backend_version}, {m.precision}, padded to {m.padding}, {size:.1f} MB"
     )
 

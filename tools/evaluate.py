@@ -51,11 +51,11 @@ def evaluate(
         raise InputError(f"{name} has images of {pictures.shape[1:]}, the engines of {source.path} read {source.manifest.image}")
     answers: dict[int, NDArray[np.int64]] = {}
     with source.open(max_batch=BATCH) as pool, progress_bar(counted=True) as progress:
-        task = progress.add_task("engines", total=len(source.manifest.engines), detail="")
-        for engine in range(len(source.manifest.engines)):
-            answers[engine] = classify(pool, engine, pictures)
+        task = progress.add_task("networks", total=len(source.exits), detail="")
+        for exit in range(len(source.exits)):
+            answers[exit] = classify(pool, exit, pictures)
             progress.advance(task)
-    by_width = {width: answers[entry.engine] for width, entry in source.widths.items()}
+    by_width = {width: answers[source.exit(width)] for width in source.widths}
     torch_answers = _torch_answers(weights, pictures, list(by_width)) if weights is not None else {}
     correct = {width: int((found == labels).sum()) for width, found in by_width.items()}
     rows = []
@@ -85,14 +85,14 @@ def evaluate(
         print(f"images on which torch and the engines differ: {sum(row[5] or 0 for row in rows)} of {len(rows) * len(labels)}")
 
 
-def classify(pool: Pool, engine: int, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The class that an engine gives each image: uint8 (N, H, W, C) to (N,)."""
+def classify(pool: Pool, exit: int, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The class that an exit gives each image: uint8 (N, H, W, C) to (N,)."""
     found = []
     most = len(pool.images)
     for start in range(0, len(images), most):
         part = images[start : start + most]
         pool.images[: len(part)] = part
-        pool.run(engine, len(part))
+        pool.run(exit, len(part))
         found.append(pool.logits[: len(part)].argmax(1))
     return np.concatenate(found)
 

@@ -37,7 +37,7 @@ def profile_device(
         from tools.figure import draw_frontier
 
         draw_frontier(figure, profile, source)
-    print(f"{out}: {len(profile.points)} engines, {profile.rounds} rounds, p95 lies {100 * profile.spread:.0f} % above the median")
+    print(f"{out}: {len(profile.points)} networks, {profile.rounds} rounds, p95 lies {100 * profile.spread:.0f} % above the median")
 
 
 def _print(profile: Profile) -> None:

@@ -17,31 +17,33 @@ app = command_line("Train any-width networks.")
     epilog="Example: python tools/train.py --recipe lenet3c1l-mnist --root data --download --out runs/lenet3c1l-mnist",
 )
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or path of a TOML file.")] = "lenet3c1l-mnist",
-    root: Annotated[Path, typer.Option(help="Directory of the data sets, as torchvision lays them out.")] = Path("data"),
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe (with /VARIANT), or path of a TOML file.")] = "lenet3c1l-mnist",
+    root: Annotated[Path, typer.Option(help="Directory of the data sets: torchvision's, or NAME/{train,test}/<class>/*.jpg.")] = Path(
+        "data"
+    ),
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME if not given.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = "auto",
     download: Annotated[bool, typer.Option(help="Fetch the data set if it is missing.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint of the run.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of the recipe's.", min=1)] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16 (mixed) instead of the recipe's.")] = None,
 ) -> None:
     """Train a network by a recipe and export the model file.
 
-    Writes into --out: last.safetensors (to resume from), weights.safetensors, log.csv, and NAME.onnx, the model file with its
-    width-accuracy curve.
+    Writes into --out: last.safetensors (to resume from), weights.safetensors, log.csv, curve.csv with the accuracy of each width, and
+    for an any-width network NAME.onnx, the model file.
     """
-    import msgspec
     import torch
 
-    from trainer import data, export, loop
+    from engines.widths import format_width, parse_grid
+    from trainer import curve, data, export, loop
     from trainer import recipe as recipes
 
     plan = recipes.read(recipe)
-    if epochs is not None:
-        plan = msgspec.structs.replace(plan, epochs=epochs)
+    plan = recipes.changed(plan, epochs=epochs, precision=precision)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    train_images = data.load(plan.data, root, train=True, download=download).to(where)
-    test_images = data.load(plan.data, root, train=False, download=download).to(where)
+    train_images = data.load(plan.data, root, train=True, download=download, size=plan.size).to(where)
+    test_images = data.load(plan.data, root, train=False, download=download, size=plan.size).to(where)
     out = out or Path("runs") / plan.name
     training = loop.Run(plan, train_images, test_images, out)
     if resume:
@@ -61,11 +63,17 @@ def train(
             progress.console.print(f"epoch {done.epoch}/{plan.epochs}  loss {done.loss:.4f}  {shares}  {done.seconds:.0f} s")
 
         training.train(on_progress=on_progress, on_epoch=on_epoch)
-    path = out / f"{plan.name}.onnx"
-    model = export.export(training.kept, training.header, path, test_images)
-    curve = model.metadata.curve
-    assert curve is not None
-    console.print(f"{path}: area under the width-accuracy curve {100 * curve.area():.2f} % on {curve.data}")
+    kept = training.kept
+    if kept.prefix:
+        path = out / f"{plan.name}.onnx"
+        measured = export.export(kept, training.header, path, test_images).metadata.curve
+        assert measured is not None
+    else:
+        path = out / "weights.safetensors"
+        grid = parse_grid(f"{format_width(kept.rule.a_min)}:1.0:{export.CURVE_STEP}")
+        measured = curve.measure_curve(kept, test_images, grid, data=f"{test_images.source} test")
+    curve.write_curve(out / "curve.csv", measured)
+    console.print(f"{path}: area under the width-accuracy curve {100 * measured.area():.2f} % on {measured.data}")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from engines.backends.base import Backend, Interface, Pool
+from engines.backends.base import Backend, Exit, Interface, Pool
 from engines.errors import BackendError
 
 # Name to the module that holds `BACKEND`; in the order in which "auto" tries them.
@@ -47,4 +47,4 @@ def choose_backend(name: str) -> tuple[Backend, list[str]]:
     raise BackendError("no backend can be used here: " + "; ".join(passed))
 
 
-__all__ = ["NAMES", "Backend", "Interface", "Pool", "choose_backend", "load_backend"]
+__all__ = ["NAMES", "Backend", "Exit", "Interface", "Pool", "choose_backend", "load_backend"]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,25 @@ class Interface:
     classes: int
 
 
+class Exit(NamedTuple):
+    """One network of a bundle: an engine, and how many of its leading features the classifier reads.
+
+    Networks whose channels are padded to the same size share an engine: by the prefix property the features of the widest of them
+    begin with those of the others, so all that differs is where the classifier stops.
+
+    Attributes:
+        engine: Index of the engine.
+        features: How many features the classifier reads.
+    """
+
+    engine: int
+    features: int
+
+
 class Pool(ABC):
     """The loaded engines of a bundle, which share one input, one output and their scratch memory.
 
-    Switching is naming another engine: nothing is loaded, allocated or compiled on that path. Every engine has run before the pool is
+    Switching is naming another exit: nothing is loaded, allocated or compiled on that path. Every engine has run before the pool is
     handed out. One thread at a time.
 
     Attributes:
@@ -43,8 +58,8 @@ class Pool(ABC):
     logits: NDArray[np.float32]
 
     @abstractmethod
-    def run(self, engine: int, batch: int = 1) -> None:
-        """Run an engine on the first `batch` images of the input buffer.
+    def run(self, exit: int, batch: int = 1) -> None:
+        """Run an exit, by its index, on the first `batch` images of the input buffer.
 
         Raises:
             BackendError: the runtime failed, or the pool is closed.
@@ -68,11 +83,13 @@ class Backend(ABC):
         name: As command lines and manifests write it.
         suffix: Ending of an engine's file name.
         paddings: For each precision it can build, the multiple that hidden channels are padded to unless asked otherwise.
+        exits: Whether its engines may serve several networks, by a second input `active` (features,) of ones and zeros.
     """
 
     name: str
     suffix: str
     paddings: Mapping[str, int]
+    exits: bool
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -99,8 +116,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def open(self, engines: Sequence[bytes], interface: Interface, max_batch: int) -> Pool:
-        """Load engines, in the order given, and run each once.
+    def open(self, engines: Sequence[bytes], exits: Sequence[Exit], interface: Interface, max_batch: int) -> Pool:
+        """Load engines, in the order given, and run each exit once.
 
         Raises:
             BackendError: the runtime refused one.

@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engines.backends.base import Backend, Interface, Pool
+from engines.backends.base import Backend, Exit, Interface, Pool
 from engines.errors import BackendError
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimePool(Pool):
-    """Sessions on the CPU with prebound input and output."""
+    """Sessions on the CPU with prebound inputs and output."""
 
-    def __init__(self, engines: Sequence[bytes], interface: Interface, max_batch: int) -> None:
-        """Create and run the sessions.
+    def __init__(self, engines: Sequence[bytes], exits: Sequence[Exit], interface: Interface, max_batch: int) -> None:
+        """Create the sessions and run every exit.
 
         Raises:
             BackendError: ONNX Runtime refused an engine.
@@ -34,30 +35,33 @@ class OnnxRuntimePool(Pool):
         self.images = np.zeros((max_batch, *interface.image), np.uint8)
         self.logits = np.zeros((max_batch, interface.classes), np.float32)
         self._sessions = [_session(engine) for engine in engines]
+        self._exits = [(self._sessions[exit.engine], _active(self._sessions[exit.engine], exit.features)) for exit in exits]
         # The frame path runs one image: its bindings are made once.
-        self._single = [self._bind(session, 1) for session in self._sessions]
-        for engine in range(len(engines)):
-            self.run(engine)
+        self._single = [self._bind(exit, 1) for exit in range(len(exits))]
+        for exit in range(len(exits)):
+            self.run(exit)
 
-    def run(self, engine: int, batch: int = 1) -> None:
-        """Run an engine on the first `batch` images of the input buffer."""
+    def run(self, exit: int, batch: int = 1) -> None:
+        """Run an exit on the first `batch` images of the input buffer."""
         if not self._sessions:
             raise BackendError("the pool is closed")
-        session = self._sessions[engine]
-        binding = self._single[engine] if batch == 1 else self._bind(session, batch)
+        binding = self._single[exit] if batch == 1 else self._bind(exit, batch)
         try:
-            session.run_with_iobinding(binding)
+            self._exits[exit][0].run_with_iobinding(binding)
         except Exception as error:  # the runtime's exceptions share no base of their own
-            raise BackendError(f"onnxruntime failed while running engine {engine}: {error}") from error
+            raise BackendError(f"onnxruntime failed while running exit {exit}: {error}") from error
 
     def close(self) -> None:
         """Free the sessions."""
-        self._single, self._sessions = [], []
+        self._single, self._exits, self._sessions = [], [], []
 
-    def _bind(self, session: onnxruntime.InferenceSession, batch: int) -> onnxruntime.IOBinding:
+    def _bind(self, exit: int, batch: int) -> onnxruntime.IOBinding:
+        session, active = self._exits[exit]
         binding = session.io_binding()
         images, logits = self.images[:batch], self.logits[:batch]
         binding.bind_input("image", "cpu", 0, np.uint8, images.shape, images.ctypes.data)
+        if active is not None:
+            binding.bind_input("active", "cpu", 0, np.float32, active.shape, active.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         return binding
 
@@ -69,6 +73,7 @@ class OnnxRuntime(Backend):
     suffix = ".onnx"
     # Blocks of 16 channels are what its convolution kernels want on AVX-512, twice those of AVX2, four times those of NEON.
     paddings = MappingProxyType({"fp32": 16})
+    exits = True
 
     def missing(self) -> str | None:
         """Why it cannot be used here."""
@@ -94,9 +99,9 @@ class OnnxRuntime(Backend):
         _session(onnx_model)
         return onnx_model
 
-    def open(self, engines: Sequence[bytes], interface: Interface, max_batch: int) -> Pool:
-        """Load engines and run each once."""
-        return OnnxRuntimePool(engines, interface, max_batch)
+    def open(self, engines: Sequence[bytes], exits: Sequence[Exit], interface: Interface, max_batch: int) -> Pool:
+        """Load engines and run each exit once."""
+        return OnnxRuntimePool(engines, exits, interface, max_batch)
 
 
 def _session(engine: bytes) -> onnxruntime.InferenceSession:
@@ -110,6 +115,12 @@ def _session(engine: bytes) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(engine, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base of their own
         raise BackendError(f"onnxruntime refused an engine: {error}") from error
+
+
+def _active(session: onnxruntime.InferenceSession, features: int) -> NDArray[np.float32] | None:
+    """Ones for the features that the classifier reads, then zeros; None if the engine has but one exit."""
+    size = next((entry.shape[0] for entry in session.get_inputs() if entry.name == "active"), None)
+    return None if size is None else (np.arange(size) < features).astype(np.float32)
 
 
 BACKEND = OnnxRuntime()

@@ -41,17 +41,17 @@ class Bench(Protocol):
 
 def at_most(name: str, value: float, limit: float) -> Figure:
     """A figure that must not exceed a limit."""
-    return Figure(name, value, limit, value <= limit)
+    return Figure(name, float(value), limit, bool(value <= limit))
 
 
 def at_least(name: str, value: float, limit: float) -> Figure:
     """A figure that must reach a limit."""
-    return Figure(name, value, limit, value >= limit)
+    return Figure(name, float(value), limit, bool(value >= limit))
 
 
 def shown(name: str, value: float) -> Figure:
     """A figure without a limit."""
-    return Figure(name, value, None, True)
+    return Figure(name, float(value), None, True)
 
 
 def interleave(

@@ -27,7 +27,7 @@ def run() -> list[Figure]:
                 budget = 1e3 if name == "widest" else 1e-3
                 assert classifier(image, budget=budget).width == float(point.width)
                 actions[f"{name} call"] = lambda budget=budget: classifier(image, budget=budget)
-                actions[f"{name} engine"] = lambda engine=point.engine: pool.run(engine)
+                actions[f"{name} engine"] = lambda exit=point.exit: pool.run(exit)
             medians = interleave(actions, rounds=300, warm=3, timed=20)  # type: ignore[arg-type]
     figures: list[Figure] = []
     for name in ("narrowest", "widest"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from engines.bundle import Bundle
 from engines.model import DEFAULT_MODEL
 from engines.widths import format_width, parse_grid
 from tools.benches.measure import Figure, interleave, ratio, shown
@@ -17,11 +16,7 @@ def run() -> list[Figure]:
     figures = []
     with shipped_bundle() as padded, shipped_bundle(pad_to=1) as plain, padded.open() as padded_pool, plain.open() as plain_pool:
         for width in parse_grid(WIDTHS):
-
-            def engine(bundle: Bundle, width: object = width) -> int:
-                return bundle.widths[width].engine  # type: ignore[index]
-
-            a, b = engine(padded), engine(plain)
+            a, b = padded.exit(width), plain.exit(width)
             medians = interleave(
                 {"padded": lambda a=a: padded_pool.run(a), "plain": lambda b=b: plain_pool.run(b)},  # type: ignore[misc]
                 rounds=200,

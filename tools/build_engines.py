@@ -35,8 +35,8 @@ def build_engines(
 ) -> None:
     """Build an engine for each width of a grid.
 
-    Widths with equal channel counts, once they are padded, share an engine. A build that was stopped goes on where it was when the same command is run
-    again, and rebuilds nothing that is whole.
+    Widths whose channel counts are equal once they are padded share an engine. A build that was stopped goes on where it was when the
+    same command is run again, and rebuilds nothing that is whole.
     """
     grid = parse_grid(widths)
     network = Model.read(model)

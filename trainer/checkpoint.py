@@ -28,6 +28,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         std: Standard deviation of each channel.
         epochs_done: Epochs that lie behind these weights.
         versions: Versions of the packages that made it.
+        data: What the training images are and where they were read from.
         format: Version of this layout.
     """
 
@@ -38,6 +39,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     std: tuple[float, ...]
     epochs_done: int
     versions: dict[str, str]
+    data: str = ""
     format: int = FORMAT
 
     def network(self) -> AnyWidthNetwork:

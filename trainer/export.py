@@ -24,8 +24,9 @@ from engines.widths import format_width, parse_grid
 from trainer.checkpoint import Header
 from trainer.curve import measure_curve
 from trainer.data import Images
-from trainer.layers import ActiveBatchNorm, DepthwiseConv2d, TriangularConv2d, TriangularLinear, set_width
+from trainer.layers import DepthwiseConv2d, TriangularConv2d, TriangularLinear, set_width
 from trainer.networks import AnyWidthNetwork
+from trainer.norms import ActiveBatchNorm
 
 OPSET, IR_VERSION = 17, 8
 CURVE_STEP = "0.01"
@@ -46,8 +47,9 @@ def export(network: AnyWidthNetwork, header: Header, path: Path, test: Images) -
     Raises:
         TrainingError: the network has a part that cannot be exported; the message names it.
     """
+    network.require_prefix("a model file, which is cut to every width,")
     a_min = format_width(network.rule.a_min)
-    curve = measure_curve(network, test, parse_grid(f"{a_min}:1.0:{CURVE_STEP}"), data=f"{header.recipe.data} test")
+    curve = measure_curve(network, test, parse_grid(f"{a_min}:1.0:{CURVE_STEP}"), data=f"{test.source or header.recipe.data} test")
     graph = _Graph(network)
     metadata = Metadata(
         name=header.recipe.name,
@@ -61,6 +63,7 @@ def export(network: AnyWidthNetwork, header: Header, path: Path, test: Images) -
         curve=curve,
         provenance={
             "recipe": msgspec.to_builtins(header.recipe),
+            "data": header.data or header.recipe.data,
             "epochs": header.epochs_done or header.recipe.epochs,
             "versions": {**header.versions, "python": platform.python_version(), "onnx": version("onnx")},
         },

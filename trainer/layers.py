@@ -1,7 +1,8 @@
-"""The layers of an any-width network: triangular convolution and linear, depthwise convolution, batch norm, the classifier.
+"""The layers of multi-width networks: sliced and triangular convolution and linear, depthwise convolution, the classifier.
 
 A layer runs at the width that `set_width` gave it last; a new layer runs at full width. Every layer works on the leading channels
-of its tensors, so a network's features at a width are the leading channels of its features at every larger width.
+of its tensors. In a network of triangular layers and plain batch norm, the features at a width are the leading channels of the
+features at every larger width: the prefix property. The sliced layers are for the baselines, which lack it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,22 @@ from torch.nn import functional as F  # noqa: N812  (torch's own habit)
 from engines.widths import WidthRule
 
 
-class TriangularConv2d(nn.Conv2d):
-    """A convolution whose output channel s reads only input channels that are active at every width at which s is (paper, section 4.1).
+class WidthLayer(nn.Module):
+    """What `set_width` reaches.
+
+    Attributes:
+        no_prefix: Why a network with this layer lacks the prefix property; empty if the layer keeps it.
+    """
+
+    no_prefix: str = ""
+
+    def at(self, width: Fraction) -> None:
+        """Run at a width from now on."""
+        raise NotImplementedError
+
+
+class SlicedConv2d(nn.Conv2d, WidthLayer):
+    """An ordinary convolution of which the leading channels are used (paper, equations 1 and 2): it reads all that is active.
 
     Args:
         inputs: Input channels m_in at full width.
@@ -27,13 +42,13 @@ class TriangularConv2d(nn.Conv2d):
         rule: The network's width rule.
         stride: Stride.
         padding: Zero padding.
-        image: The layer reads the image, whose channels are there at every width: an ordinary convolution with sliced outputs.
+        image: The layer reads the image, whose channels are there at every width.
 
     Shape:
         (N, active(m_in), H, W) to (N, active(m_out), H', W').
     """
 
-    mask: Tensor
+    no_prefix = "an ordinary convolution, whose outputs change when a width adds input channels"
 
     def __init__(
         self,
@@ -49,9 +64,55 @@ class TriangularConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding, bias=False)
         self.rule, self.image = rule, image
         self.active = outputs
-        mask = torch.ones(outputs, inputs) if image else torch.from_numpy(rule.mask(inputs, outputs)).float()
-        self.register_buffer("mask", mask[:, :, None, None], persistent=False)
-        _initialise(self)
+        if image:
+            self.no_prefix = ""
+        _initialise(self.weight, self._mask())
+
+    def _mask(self) -> Tensor:
+        """Which weights may be other than zero, (m_out, m_in)."""
+        return torch.ones(self.out_channels, self.in_channels)
+
+    def at(self, width: Fraction) -> None:
+        """Use the channels of a width from now on.
+
+        Raises:
+            WidthError: the rule does not allow the width.
+        """
+        self.rule.check(width)
+        self.active = self.rule.active(self.out_channels, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve the active channels."""
+        return F.conv2d(x, self.weight[: self.active, : x.shape[1]], None, self.stride, self.padding)
+
+
+class TriangularConv2d(SlicedConv2d):
+    """A convolution whose output channel s reads only input channels that are active at every width at which s is (paper, section 4.1).
+
+    Arguments and shapes are those of `SlicedConv2d`. A layer that reads the image is not masked.
+    """
+
+    no_prefix = ""
+    mask: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        rule: WidthRule,
+        stride: int = 1,
+        padding: int = 0,
+        image: bool = False,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, rule=rule, stride=stride, padding=padding, image=image)
+        self.register_buffer("mask", self._mask()[:, :, None, None], persistent=False)
+
+    def _mask(self) -> Tensor:
+        if self.image:
+            return super()._mask()
+        return torch.from_numpy(self.rule.mask(self.in_channels, self.out_channels)).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the active channels."""
@@ -61,7 +122,7 @@ class TriangularConv2d(nn.Conv2d):
         return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
-class TriangularLinear(nn.Linear):
+class TriangularLinear(nn.Linear, WidthLayer):
     """A hidden linear layer with the mask of `TriangularConv2d`: (N, active(m_in)) to (N, active(m_out)). No bias: batch norm follows."""
 
     mask: Tensor
@@ -70,8 +131,18 @@ class TriangularLinear(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
         self.rule = rule
         self.active = outputs
-        self.register_buffer("mask", torch.from_numpy(rule.mask(inputs, outputs)).float(), persistent=False)
-        _initialise(self)
+        mask = torch.from_numpy(rule.mask(inputs, outputs)).float()
+        self.register_buffer("mask", mask, persistent=False)
+        _initialise(self.weight, mask)
+
+    def at(self, width: Fraction) -> None:
+        """Use the channels of a width from now on.
+
+        Raises:
+            WidthError: the rule does not allow the width.
+        """
+        self.rule.check(width)
+        self.active = self.rule.active(self.out_features, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the active channels."""
@@ -90,22 +161,6 @@ class DepthwiseConv2d(nn.Conv2d):
         """Convolve the channels that are there."""
         k = x.shape[1]
         return F.conv2d(x, self.weight[:k], None, self.stride, self.padding, groups=k)
-
-
-class ActiveBatchNorm(nn.BatchNorm2d):
-    """Plain batch norm over the channels that are there; takes (N, k, H, W) or (N, k).
-
-    A channel of a triangular network has the same statistics at every width, so one set serves all widths (paper, section 3.1).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the leading k channels with their own statistics."""
-        k = x.shape[1]
-        mean, var = self.running_mean, self.running_var
-        assert mean is not None
-        assert var is not None
-        assert self.momentum is not None
-        return F.batch_norm(x, mean[:k], var[:k], self.weight[:k], self.bias[:k], self.training, self.momentum, self.eps)
 
 
 class Classifier(nn.Linear):
@@ -147,16 +202,20 @@ def set_width(network: nn.Module, width: Fraction) -> None:
         WidthError: the network's width rule does not allow the width.
     """
     for layer in network.modules():
-        if isinstance(layer, TriangularConv2d | TriangularLinear):
-            layer.rule.check(width)
-            layer.active = layer.rule.active(layer.weight.shape[0], width)
+        if isinstance(layer, WidthLayer):
+            layer.at(width)
 
 
-def _initialise(layer: TriangularConv2d | TriangularLinear) -> None:
-    """He's normal initialisation with each row's own fan-in, which the mask makes different; masked weights are exactly zero."""
-    mask = layer.mask
+def _initialise(weight: Tensor, mask: Tensor) -> None:
+    """He's normal initialisation with each row's own fan-in, which the mask makes different; masked weights are exactly zero.
+
+    Args:
+        weight: (outputs, inputs, ...).
+        mask: (outputs, inputs).
+    """
+    beyond = [1] * (weight.ndim - 2)
     with torch.no_grad():
-        layer.weight.normal_()
-        fan_in = (mask.expand_as(layer.weight)).flatten(1).sum(1)
-        scale = torch.sqrt(2.0 / fan_in).view(-1, *[1] * (layer.weight.ndim - 1))
-        layer.weight.mul_(mask * scale)
+        weight.normal_()
+        fan_in = mask.sum(1) * weight[0, 0].numel()
+        scale = torch.sqrt(2.0 / fan_in).view(-1, 1, *beyond)
+        weight.mul_(mask.view(*mask.shape, *beyond) * scale)

@@ -13,19 +13,25 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engines.errors import TrainingError
 from engines.files import write_atomically
-from engines.widths import format_width
+from engines.widths import format_width, parse_grid
 from trainer import checkpoint
+from trainer.augment import shift_and_flip
 from trainer.curve import measure_curve
-from trainer.data import Images, info, shift_and_flip
+from trainer.data import Images, info
 from trainer.networks import AnyWidthNetwork
+from trainer.norms import WidthBatchNorm
 from trainer.recipe import Recipe
+from trainer.statistics import gather_statistics
 from trainer.step import STEPS, choose_widths
+
+REPORT_BATCHES = 4  # of 500 images, for the statistics of a US-Net at the end of an epoch
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class Progress:
 
 
 def four_widths(a_min: Fraction) -> tuple[Fraction, ...]:
-    """The widths that a run reports: a_min, one half, three quarters, all."""
-    return tuple(sorted({a_min, Fraction(1, 2), Fraction(3, 4), Fraction(1)} - {w for w in (Fraction(1, 2),) if w < a_min}))
+    """The widths that a run reports: a_min, and of one half, three quarters and all those above it."""
+    return tuple(sorted({a_min, *(width for width in (Fraction(1, 2), Fraction(3, 4), Fraction(1)) if width > a_min)}))
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -80,11 +86,15 @@ class Run:
         train: Training images on the device to train on.
         test: Test images on the same device, for the reports; nothing is chosen by them.
         out: Directory of the run: `last.safetensors` to resume from, `weights.safetensors` at the end, `log.csv`.
+
+    Raises:
+        TrainingError: the recipe asks for what its network cannot do.
     """
 
     def __init__(self, recipe: Recipe, train: Images, test: Images, out: Path) -> None:
         self.recipe, self.train_images, self.test_images, self.out = recipe, train, test, out
-        data = info(recipe.data)
+        recipe.check()
+        data = train.info or info(recipe.data)
         _, height, width, channels = train.images.shape
         self.header = checkpoint.Header(
             recipe=recipe,
@@ -93,11 +103,14 @@ class Run:
             mean=data.mean,
             std=data.std,
             epochs_done=0,
+            data=train.source,
             versions={"python": platform.python_version(), "torch": version("torch")},
         )
         self.device = train.labels.device
         torch.manual_seed(recipe.seed)
         self.network = self.header.network().to(self.device)
+        self.network.mixed = recipe.precision == "bfloat16"
+        _check(self.network, recipe)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
         self.optimiser = torch.optim.SGD(self._groups(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
         # One CPU generator for order, augmentation and widths: its state is all that a resumed run needs.
@@ -128,12 +141,14 @@ class Run:
             start = time.monotonic()
             loss = self._epoch(epoch, on_progress)
             seconds = time.monotonic() - start
-            curve = measure_curve(self.kept, self.test_images, widths, data=self.recipe.data)
+            gather_statistics(self.kept, self.train_images, batches=REPORT_BATCHES)
+            curve = measure_curve(self.kept, self.test_images, widths, data=self.test_images.source)
             lr = self.optimiser.param_groups[0]["lr"]
             accuracy = {width: curve.correct[width] / curve.images for width in map(format_width, widths)}
             self.epochs.append(Epoch(epoch + 1, loss, lr, seconds, accuracy))
             self._save()
             on_epoch(self.epochs[-1])
+        gather_statistics(self.kept, self.train_images)
         header = self._header()
         checkpoint.save(self.out / "weights.safetensors", self.kept.state_dict(), header)
 
@@ -155,7 +170,8 @@ class Run:
         if self.averaged is not None:
             checkpoint.restore(self.averaged, parts["averaged"], path)
         for name, parameter in self.network.named_parameters():
-            self.optimiser.state[parameter]["momentum_buffer"] = parts["momentum"][name]
+            if name in parts.get("momentum", {}):
+                self.optimiser.state[parameter]["momentum_buffer"] = parts["momentum"][name]
         self.generator.set_state(tensors["generator/state"])
         self.epochs = _read_log(self.out / "log.csv")[: header.epochs_done]
         if len(self.epochs) != header.epochs_done:
@@ -177,7 +193,15 @@ class Run:
             widths = choose_widths(network, recipe.widths, self.generator)
             weight = 1.0 if recipe.widths.loss == "sum" else 1 / len(widths)
             self.optimiser.zero_grad(set_to_none=True)
-            losses = backward(network, images, labels, widths, weight=weight, label_smoothing=recipe.label_smoothing)
+            losses = backward(
+                network,
+                images,
+                labels,
+                widths,
+                weight=weight,
+                label_smoothing=recipe.label_smoothing,
+                distil=recipe.distil,
+            )
             loss = losses.mean().item()
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -202,8 +226,6 @@ class Run:
         ]
 
     def _header(self) -> checkpoint.Header:
-        import msgspec
-
         return msgspec.structs.replace(self.header, epochs_done=len(self.epochs))
 
     def _save(self) -> None:
@@ -211,11 +233,28 @@ class Run:
         if self.averaged is not None:
             tensors |= {f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            tensors[f"momentum/{name}"] = self.optimiser.state[parameter]["momentum_buffer"]
+            buffer = self.optimiser.state[parameter].get("momentum_buffer")
+            if buffer is not None:  # a recipe may have no momentum
+                tensors[f"momentum/{name}"] = buffer
         tensors["generator/state"] = self.generator.get_state()
         # The log first: a checkpoint never knows of more epochs than the log.
         write_atomically(self.out / "log.csv", _format_log(self.epochs))
         checkpoint.save(self.out / "last.safetensors", tensors, self._header())
+
+
+def _check(network: AnyWidthNetwork, recipe: Recipe) -> None:
+    """Refuse a plan that the network cannot follow, before any time is spent on it."""
+    if recipe.widths.step == "one-pass":
+        network.require_prefix(f"the recipe {recipe.name} with step = 'one-pass'")
+    for norm in network.modules():
+        if not isinstance(norm, WidthBatchNorm) or norm.shared:
+            continue
+        if recipe.widths.choose != "fixed" or parse_grid(recipe.widths.grid) != norm.widths:
+            known = ",".join(map(format_width, norm.widths))
+            raise TrainingError(
+                f"the recipe {recipe.name} trains {recipe.widths.choose} widths, but its s-net keeps batch statistics for {known} alone: "
+                f"set choose = 'fixed' and grid = '{known}'"
+            )
 
 
 def _format_log(epochs: list[Epoch]) -> bytes:

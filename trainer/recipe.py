@@ -1,13 +1,19 @@
-"""Recipes: what to train, on what, and how, as a TOML file."""
+"""Recipes: what to train, on what, and how, as TOML files.
+
+A recipe may build on another with `base = "NAME"`, and hold `[variants.X]` tables that change it: such a one is named `FILE/X`.
+"""
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from engines.errors import TrainingError
+from engines.widths import parse_grid
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -36,7 +42,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         name: Name of the run and of the model file that comes of it.
-        data: Data set, a key of `trainer.data.DATA`.
+        data: Data set, a key of `trainer.data.DATA` or an image folder.
+        size: Height and width to bring the images to; 0 takes them as they are.
         network: Network, a key of `trainer.networks.NETWORKS`.
         arguments: Keyword arguments of the network.
         widths: Which widths a step trains.
@@ -50,14 +57,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         weight_decay: L2 penalty, on weights of two and more dimensions alone if `decay_all` is false.
         decay_all: Weight decay on batch norm and biases too.
         label_smoothing: Of the cross-entropy.
+        distil: Self-distillation: the share of the full width's soft answers in what narrower widths learn from; 1 is US-Net's
+            in-place distillation.
         ema: Decay a step of the averaged weights that are kept; 0 keeps the last weights.
         shift: Augmentation: pixels an image may move.
         flip: Augmentation: mirror half of the images.
+        precision: "bfloat16" computes the features of a training step in mixed precision.
         seed: Of everything random.
     """
 
     name: str
     data: str
+    size: int = 0
     network: str
     arguments: dict[str, object] = {}
     widths: Widths = Widths()
@@ -73,30 +84,120 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     weight_decay: float = 0.0
     decay_all: bool = True
     label_smoothing: float = 0.0
+    distil: float = 0.0
     ema: float = 0.0
     shift: int = 0
     flip: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            TrainingError: a figure is out of range; the message names it.
+        """
+        limits: dict[str, tuple[float, bool]] = {
+            "epochs is at least 1": (self.epochs, self.epochs >= 1),
+            "batch is at least 1": (self.batch, self.batch >= 1),
+            "lr is a number above 0": (self.lr, 0 < self.lr < math.inf),
+            "momentum is in [0, 1)": (self.momentum, 0 <= self.momentum < 1),
+            "weight_decay is not below 0": (self.weight_decay, 0 <= self.weight_decay < math.inf),
+            "warmup is in [0, epochs]": (self.warmup, 0 <= self.warmup <= self.epochs),
+            "label_smoothing is in [0, 1]": (self.label_smoothing, 0 <= self.label_smoothing <= 1),
+            "distil is in [0, 1]": (self.distil, 0 <= self.distil <= 1),
+            "ema is in [0, 1)": (self.ema, 0 <= self.ema < 1),
+            "shift is not below 0": (self.shift, self.shift >= 0),
+            "size is not below 0": (self.size, self.size >= 0),
+            "widths.count is at least 2 (the narrowest and the full width)": (self.widths.count, self.widths.count >= 2),
+            "nesterov needs a momentum above 0": (self.momentum, self.momentum > 0 or not self.nesterov),
+        }
+        for rule, (found, holds) in limits.items():
+            if not holds:
+                raise TrainingError(f"the recipe {self.name}: {rule}, got {found}")
+        if self.distil and self.widths.choose == "fixed" and Fraction(1) not in parse_grid(self.widths.grid):
+            raise TrainingError(f"the recipe {self.name}: distil needs width 1 among the fixed widths, got {self.widths.grid!r}")
 
 
 def read(name: str) -> Recipe:
-    """Read a recipe by the name of a shipped one or by path.
+    """Read a recipe by the name of a shipped one, by path, or either with `/VARIANT` after it.
 
     Raises:
-        TrainingError: there is no such file, or a field is unknown, missing or of the wrong type.
+        TrainingError: there is no such file or variant, or a field is unknown, missing or of the wrong type.
     """
-    path = RECIPES / f"{name}.toml"
-    if not path.exists():
-        path = Path(name)
+    table, variants, stem = _table(name, ())
+    if table is None and "/" in name:
+        file, _, variant = name.rpartition("/")
+        table, variants, stem = _table(file, ())
+        if table is not None:
+            if variant not in variants:
+                have = ", ".join(f"{file}/{known}" for known in variants) or "none"
+                raise TrainingError(f"the recipe {file!r} has no variant {variant!r}; it has: {have}")
+            table, variants, stem = _merged(table, variants[variant]), {}, f"{stem}-{variant}"
+    if table is None:
+        raise TrainingError(f"cannot read the recipe {name!r} (No such file or directory); shipped recipes: {', '.join(shipped())}")
     try:
-        recipe: Recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except OSError as error:
-        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise TrainingError(f"cannot read the recipe {name!r} ({error.strerror}); shipped recipes: {shipped}") from None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise TrainingError(f"the recipe {path} is not right: {error}") from None
-    if recipe.epochs < 1 or recipe.batch < 1 or recipe.lr <= 0:
-        raise TrainingError(f"the recipe {path} needs epochs, batch and lr above 0")
-    if recipe.widths.choose == "random" and recipe.widths.count < 2:
-        raise TrainingError(f"the recipe {path} needs widths.count of at least 2: the narrowest and the full width")
+        recipe = msgspec.convert({"name": stem} | table, Recipe)
+    except msgspec.ValidationError as error:
+        also = f"; it has variants, named {', '.join(f'{name}/{variant}' for variant in variants)}" if variants else ""
+        raise TrainingError(f"the recipe {name} is not right: {error}{also}") from None
+    recipe.check()
     return recipe
+
+
+def changed(recipe: Recipe, **fields: object) -> Recipe:
+    """A recipe with some fields replaced; None leaves a field as it is.
+
+    Raises:
+        TrainingError: a value is not right for its field.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        new = msgspec.convert(msgspec.to_builtins(recipe) | given, Recipe)
+    except msgspec.ValidationError as error:
+        raise TrainingError(f"the recipe {recipe.name} cannot be changed so: {error}") from None
+    new.check()
+    return new
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that ship, with their variants."""
+    names = []
+    for file in sorted(RECIPES.glob("*.toml")):
+        table, variants, _ = _table(file.stem, ())
+        assert table is not None
+        if "data" in table:
+            names += [f"{file.stem}/{variant}" for variant in variants] or [file.stem]
+    return names
+
+
+def _table(name: str, below: tuple[str, ...]) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]], str]:
+    """A recipe's fields with those of its bases, its variants, and the name of its file; None where there is no file."""
+    path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        return None, {}, path.stem
+    if name in below:
+        raise TrainingError(f"the recipe {name!r} is its own base, by way of {', '.join(below)}")
+    try:
+        table: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError, ValueError) as error:
+        raise TrainingError(f"the recipe {path} is not right: {error}") from None
+    variants = table.pop("variants", {})
+    base = table.pop("base", None)
+    if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
+        raise TrainingError(f"the recipe {path} is not right: variants are tables, [variants.NAME]")
+    if base is not None:
+        under, more, _ = _table(str(base), (*below, name))
+        if under is None:
+            raise TrainingError(f"the recipe {path} has the base {base!r}, which is not there")
+        under.pop("name", None)
+        table, variants = _merged(under, table), _merged(more, variants)
+    return table, variants, path.stem
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """One table over another, tables within them too."""
+    both = {key: _merged(under[key], over[key]) for key in under.keys() & over.keys() if isinstance(over[key], dict)}
+    return {**under, **over, **both}

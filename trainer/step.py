@@ -23,6 +23,7 @@ def algorithm_1(
     *,
     weight: float = 1.0,
     label_smoothing: float = 0.0,
+    distil: float = 0.0,
 ) -> Tensor:
     """Accumulate the gradients of several widths with a pass each (paper, Algorithm 1, lines 10 to 16).
 
@@ -30,21 +31,29 @@ def algorithm_1(
         network: The network; its gradients are added to.
         images: uint8, (N, H, W, C).
         labels: int64, (N,).
-        widths: The widths of this step.
+        widths: The widths of this step; 1 among them if `distil` is not 0.
         weight: Factor on each width's loss.
         label_smoothing: Of the cross-entropy.
+        distil: Share of the full width's answers, detached, in what the narrower widths learn from (US-Net's in-place
+            distillation at 1).
 
     Returns:
         The mean loss of each width, (len(widths),), detached, before `weight`.
     """
-    losses = []
-    for width in widths:
-        set_width(network, width)
-        loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+    losses: dict[int, Tensor] = {}
+    answers = None
+    # The full width first: the others learn from its answers.
+    for i in sorted(range(len(widths)), key=lambda i: widths[i], reverse=True):
+        logits = network.logits_at(images, widths[i])
+        if distil and widths[i] == 1:
+            answers = logits.detach().softmax(1)
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        if answers is not None and widths[i] != 1:
+            loss = (1 - distil) * loss + distil * F.cross_entropy(logits, answers)
         (loss * weight).backward()
-        losses.append(loss.detach())
+        losses[i] = loss.detach()
     set_width(network, Fraction(1))
-    return torch.stack(losses)
+    return torch.stack([losses[i] for i in range(len(widths))])
 
 
 def one_pass(
@@ -55,6 +64,7 @@ def one_pass(
     *,
     weight: float = 1.0,
     label_smoothing: float = 0.0,
+    distil: float = 0.0,
 ) -> Tensor:
     """Accumulate the gradients of `algorithm_1` with one pass at full width.
 
@@ -63,18 +73,26 @@ def one_pass(
     the sum of the gradients. Arguments and result are those of `algorithm_1`.
 
     The running statistics of batch norm move once a step here, and once a pass there.
+
+    Raises:
+        TrainingError: the network lacks the prefix property.
     """
     logits = network.exits(images, widths)
     count, n, classes = logits.shape
-    each = F.cross_entropy(
-        logits.reshape(count * n, classes),
-        labels.repeat(count),
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
-    losses = each.view(count, n).mean(1)
+    flat = logits.reshape(count * n, classes)
+    losses = _means(F.cross_entropy(flat, labels.repeat(count), label_smoothing=label_smoothing, reduction="none"), count)
+    if distil and Fraction(1) in widths:
+        answers = logits[list(widths).index(Fraction(1))].detach().softmax(1)
+        soft = _means(F.cross_entropy(flat, answers.repeat(count, 1), reduction="none"), count)
+        share = torch.tensor([0.0 if width == 1 else distil for width in widths], dtype=soft.dtype, device=soft.device)
+        losses = (1 - share) * losses + share * soft
     (losses.sum() * weight).backward()
     return losses.detach()
+
+
+def _means(each: Tensor, count: int) -> Tensor:
+    """The mean of each of `count` stretches: (count * N,) to (count,)."""
+    return each.view(count, -1).mean(1)
 
 
 STEPS = {"one-pass": one_pass, "algorithm-1": algorithm_1}

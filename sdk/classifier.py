@@ -244,7 +244,7 @@ class AdaptiveClassifier:
         size = min(count, self._max_batch)
         past = self._pasts.get(size)
         if past is None:
-            past = self._pasts[size] = Past(self.profile.spread)
+            past = self._pasts[size] = Past(self.profile.deviation_ms)
         return past
 
     def _find_profile(self, profile: Profile | str | Path | None) -> Profile:

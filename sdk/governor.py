@@ -36,37 +36,58 @@ class Decision(NamedTuple):
 
 
 class Past:
-    """What was measured at run time, in bounded space.
+    """What was measured at run time, in bounded space, and what it says of the latencies to come.
+
+    A call takes ``scale * profiled + offset``: clocks and heat stretch every engine, while waking up from a pause, cold caches and
+    other processes add much the same to all. A Kalman filter follows both as random walks; while only one point runs, it moves along
+    what that point shows and keeps what others showed before.
 
     Attributes:
         recent: The last calls, oldest first: profiled latency of the point that ran and measured latency, in ms an image.
-        slowdown: Running mean of measured over profiled latency.
-        deviation: Running mean of the distance from that mean.
+        scale: Factor on profiled latencies.
+        offset_ms: What a call takes besides.
+        deviation_ms: Running mean of the distance between measured and predicted latency.
     """
 
     LENGTH = 256
-    # The gains of TCP's retransmission timer (Jacobson 1988, RFC 6298): the mean moves by an eighth, the deviation by a quarter.
-    MEAN_GAIN, DEVIATION_GAIN = 1 / 8, 1 / 4
-    # One lost time slice on a millisecond engine is a slowdown of many times; it must not count as much as it measured.
-    MOST = 8.0
+    # Standard deviations: what is not known at first, and is never held to be less known, of the scale and of the offset (ms); how far
+    # they walk from call to call; and how far one call strays, as a share of its time and in ms.
+    DOUBT = (0.5, 0.25)
+    WALK = (0.02, 0.01)
+    STRAY = (0.1, 0.02)
+    DEVIATION_GAIN = 1 / 8
 
-    def __init__(self, spread: float = 0.0) -> None:
-        """Start from a profile whose p95 lies a share of `spread` above its median."""
+    def __init__(self, deviation_ms: float = 0.0) -> None:
+        """Start from a profile whose calls lie so far from its medians."""
         self.recent: deque[tuple[float, float]] = deque(maxlen=self.LENGTH)
-        self.slowdown = 1.0
-        self.deviation = spread / 2
+        self.scale, self.offset_ms = 1.0, 0.0
+        self.deviation_ms = deviation_ms
+        self._covariance = (self.DOUBT[0] ** 2, 0.0, self.DOUBT[1] ** 2)
 
     def observe(self, profiled_ms: float, measured_ms: float) -> None:
         """Take in one call."""
         self.recent.append((profiled_ms, measured_ms))
-        error = min(measured_ms / profiled_ms, self.MOST) - self.slowdown
-        self.slowdown += self.MEAN_GAIN * error
-        self.deviation += self.DEVIATION_GAIN * (abs(error) - self.deviation)
+        predicted = self.scale * profiled_ms + self.offset_ms
+        # A call that lost the processor for a time slice says little of the next one; if it goes on, the deviation opens the gate.
+        gate = 0.5 * predicted + 3 * self.deviation_ms
+        error = min(max(measured_ms - predicted, -gate), gate)
+        ss, so, oo = self._covariance
+        along_scale, along_offset = ss * profiled_ms + so, so * profiled_ms + oo
+        total = along_scale * profiled_ms + along_offset + (self.STRAY[0] * predicted + self.STRAY[1]) ** 2
+        gain_scale, gain_offset = along_scale / total, along_offset / total
+        self.scale = max(self.scale + gain_scale * error, 0.1)
+        self.offset_ms = max(self.offset_ms + gain_offset * error, 0.0)
+        ss += self.WALK[0] ** 2 - gain_scale * along_scale
+        so -= gain_scale * along_offset
+        oo += self.WALK[1] ** 2 - gain_offset * along_offset
+        # Scaled from both sides, so that the matrix stays a covariance.
+        s, o = min(1.0, self.DOUBT[0] / ss**0.5), min(1.0, self.DOUBT[1] / oo**0.5)
+        self._covariance = (ss * s * s, so * s * o, oo * o * o)
+        self.deviation_ms += self.DEVIATION_GAIN * (abs(error) - self.deviation_ms)
 
-    @property
-    def factor(self) -> float:
-        """What a profiled latency must be multiplied by to be met by most calls."""
-        return self.slowdown + 2 * self.deviation
+    def profiled_within(self, latency_ms: float) -> float:
+        """The profiled latency whose prediction, with two deviations of room, is so much."""
+        return (latency_ms - self.offset_ms - 2 * self.deviation_ms) / self.scale
 
 
 class Governor(Protocol):
@@ -88,5 +109,5 @@ def hold_latency(frontier: Frontier, budget: Budget, reading: Reading, past: Pas
     """Of the points whose predicted latency fits, the most accurate; the fastest if none does."""
     if budget.latency_ms is None:
         return Decision(len(frontier) - 1, Reason.NO_LIMIT)
-    point = frontier.within(budget.latency_ms / past.factor)
+    point = frontier.within(past.profiled_within(budget.latency_ms))
     return Decision(0, Reason.NOTHING_FITS) if point is None else Decision(point, Reason.FITS)

@@ -68,6 +68,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """By what share the p95 lies above the median: the median over the points, since one point's own p95 is mostly noise."""
         return float(np.median([point.p95_ms / point.latency_ms for point in self.points])) - 1
 
+    @property
+    def deviation_ms(self) -> float:
+        """How far calls lie from their median, the median over the points; half the way to the p95."""
+        return float(np.median([point.p95_ms - point.latency_ms for point in self.points])) / 2
+
 
 def measure_profile(
     bundle: Bundle,

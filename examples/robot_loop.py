@@ -32,8 +32,11 @@ def main() -> None:
 
     with np.load(IMAGES) as file:
         images, labels = file["images"], file["labels"]
-    with sdk.AdaptiveClassifier(options.bundle) as classifier:
-        rows = run(classifier, images, labels, options.hz, options.seconds)
+    try:
+        with sdk.AdaptiveClassifier(options.bundle) as classifier:
+            rows = run(classifier, images, labels, options.hz, options.seconds)
+    except sdk.AwnError as error:
+        parser.exit(2, f"error: {error}\n")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="") as file:
         writer = csv.writer(file)

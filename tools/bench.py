@@ -21,6 +21,7 @@ from tools.cli import command_line, run
 
 # Name to module; a bench loads what it needs (torch, say) only when it runs.
 BENCHES = {
+    "build": "tools.benches.build",
     "memory": "tools.benches.memory",
     "overhead": "tools.benches.overhead",
     "padding": "tools.benches.padding",

@@ -15,11 +15,13 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from engines.backends import Backend
-from engines.bundle import Bundle, Engine, File, Manifest, WidthEntry, write_manifest
+from engines.bundle import MANIFEST, Bundle, Engine, File, Manifest, WidthEntry, write_manifest
 from engines.errors import BackendError, BundleError, WidthError
 from engines.files import remove_parts, write_atomically
 from engines.model import Model, padded
 from engines.widths import format_width
+
+MAX_PADDING = 256
 
 # The names that `_store_model` and `_Build._name` give.
 _OURS = re.compile(r"model-[0-9a-f]{16}\.onnx|engines/[0-9a-f]{16}-[0-9a-f]{64}\.[^/]+")
@@ -84,8 +86,10 @@ def build(
     """
     if precision not in backend.paddings:
         raise BackendError(f"{backend.name} builds {', '.join(backend.paddings)}, not {precision!r}")
-    if jobs < 1 or (pad_to is not None and pad_to < 1):
-        raise BackendError(f"jobs and padding must be at least 1, got {jobs} and {pad_to}")
+    if jobs < 1:
+        raise BackendError(f"jobs must be at least 1, got {jobs}")
+    if pad_to is not None and not 1 <= pad_to <= MAX_PADDING:
+        raise BackendError(f"hidden channels can be padded to a multiple of 1 to {MAX_PADDING}, got {pad_to}")
     if not widths:
         raise WidthError("a bundle needs at least one width")
     widths = sorted(set(widths))
@@ -144,7 +148,10 @@ class _Build:
         self.precision, self.padding, self.on_engine = precision, padding, on_engine
         self.directory = out / "engines"
         self.directory.mkdir(exist_ok=True)
-        remove_parts(out)
+        if self.directory.is_symlink():
+            raise BundleError(f"{self.directory} is a link; a bundle's files lie inside it: remove the link, or name another --out")
+        remove_parts(out, MANIFEST)
+        remove_parts(out, "model-*")
         remove_parts(self.directory)
 
     def engines(self, groups: Sequence[Sequence[Fraction]], jobs: int) -> list[Engine]:
@@ -177,30 +184,28 @@ class _Build:
         widest = group[-1]
         channels = self.model.channels(widest)
         exits = self.model.channels(group[0]) != channels
-        key = self._key(channels, exits)
+        sliced = self.model.slice(widest, pad_to=self.padding, exits=exits).SerializeToString(deterministic=True)
+        key = self._key(sliced)
         for path in self.directory.glob(f"{key}-*{self.backend.suffix}"):
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             if path.name == self._name(key, digest):
                 return Engine(_file(path, self.out, digest, len(data)), channels), True, time.monotonic() - start
-        sliced = self.model.slice(widest, pad_to=self.padding, exits=exits).SerializeToString(deterministic=True)
         data = self.backend.compile(sliced, self.precision)
         digest = hashlib.sha256(data).hexdigest()
         path = self.directory / self._name(key, digest)
         write_atomically(path, data)
         return Engine(_file(path, self.out, digest, len(data)), channels), False, time.monotonic() - start
 
-    def _key(self, channels: tuple[int, ...], exits: bool) -> str:
+    def _key(self, sliced: bytes) -> str:
         """What an engine is built from. Never its own hash: two builds of one plan may differ."""
+        backend = self.backend
         inputs = [
-            self.model.sha256,
-            channels,
-            exits,
-            self.backend.name,
-            self.backend.version(),
-            sorted(self.backend.fingerprint().items()),
+            hashlib.sha256(sliced).hexdigest(),
+            backend.name,
+            backend.version(),
+            sorted(backend.fingerprint().items()),
             self.precision,
-            self.padding,
         ]
         return hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:16]
 

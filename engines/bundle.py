@@ -28,6 +28,8 @@ from engines.files import write_atomically
 from engines.widths import format_width, parse_width
 
 FORMAT = 1
+# Nothing real is larger: a file of 64 GiB, an image of 65,536 pixels a side.
+MAX_BYTES, MAX_SIDE = 2**36, 2**16
 MANIFEST = "manifest.json"
 # The checksum stands at a fixed place, over all the other bytes of the file.
 _HEAD = b'{\n  "sha256": "'
@@ -261,6 +263,9 @@ def _read_manifest(path: Path) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is not a manifest: {error}") from None
-    if not manifest.widths or any(not 0 <= entry.engine < len(manifest.engines) for entry in manifest.widths):
+    sizes = [manifest.model.bytes, *(engine.file.bytes for engine in manifest.engines)]
+    if not all(0 <= size <= MAX_BYTES for size in sizes) or not all(1 <= size <= MAX_SIDE for size in manifest.image):
+        raise BundleError(f"{file} names files or images of impossible size; rebuild it: {build_command(path)}")
+    if not manifest.widths or not all(0 <= entry.engine < len(manifest.engines) and entry.features > 0 for entry in manifest.widths):
         raise BundleError(f"{file} names a width without an engine; rebuild it: {build_command(path)}")
     return manifest

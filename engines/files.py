@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -16,8 +17,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         data: All of the content.
 
     Raises:
-        OSError: the disk is full or not writable; nothing is left under `path` that was not there before.
+        OSError: the disk is full or not writable, or `path` is no plain file; what was there before is still there.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
     try:
@@ -34,12 +37,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     # The rename itself must survive a power cut too.
     directory = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        # Some network file systems cannot; the file is there all the same.
+        with contextlib.suppress(OSError):
+            os.fsync(directory)
     finally:
         os.close(directory)
 
 
-def remove_parts(directory: Path) -> None:
-    """Delete what `write_atomically` left behind in a directory when its process was killed."""
-    for part in directory.glob(".*.part"):
+def remove_parts(directory: Path, name: str = "*") -> None:
+    """Delete what `write_atomically` left behind of files of a name (a glob) in a directory when its process was killed."""
+    for part in directory.glob(f".{name}.*.part"):
         part.unlink(missing_ok=True)

@@ -148,14 +148,13 @@ class Model:
         Raises:
             ModelError: it is missing, or as for the constructor.
         """
-        shipped = ZOO / f"{path}.onnx"
-        file = shipped if shipped.exists() else Path(path)
+        shipped = {entry.stem: entry for entry in ZOO.glob("*.onnx")}
+        file = shipped.get(str(path), Path(path))
         try:
             data = file.read_bytes()
         except OSError as error:
-            names = ", ".join(sorted(entry.stem for entry in ZOO.glob("*.onnx")))
             raise ModelError(
-                f"cannot read the model file {str(path)!r}: {error.strerror}; give a path, or one that ships: {names}"
+                f"cannot read the model file {str(path)!r}: {error.strerror}; give a path, or one that ships: {', '.join(sorted(shipped))}"
             ) from None
         return cls(data, str(file))
 

@@ -30,6 +30,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/robot_loop.csv"), help="a line a frame (default: %(default)s)")
     options = parser.parse_args()
 
+    if options.hz <= 0 or options.seconds <= 0:
+        parser.error("--hz and --seconds must be above 0")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with np.load(IMAGES) as file:
         images, labels = file["images"], file["labels"]
     try:
@@ -37,7 +40,6 @@ def main() -> None:
             rows = run(classifier, images, labels, options.hz, options.seconds)
     except sdk.AwnError as error:
         parser.exit(2, f"error: {error}\n")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([("frame", "phase", "budget_ms", "width", "latency_ms", "met", "right"), *rows])
@@ -64,11 +66,11 @@ def rehearse(classifier: sdk.AdaptiveClassifier, image: np.ndarray, hz: float) -
     return taken[0], taken[1]
 
 
-def run(classifier: sdk.AdaptiveClassifier, images: np.ndarray, labels: np.ndarray, hz: float, seconds: float) -> list[tuple]:
+def run(classifier: sdk.AdaptiveClassifier, images: np.ndarray, labels: np.ndarray, hz: float, seconds: float) -> list[tuple[object, ...]]:
     """The loop: a frame, a budget, an answer, and sleep until the next."""
     fast, accurate = rehearse(classifier, images[0], hz)
-    phases = [("plenty", 8.0), ("enough", 1.5 * accurate), ("tight", (fast + accurate) / 2), ("hopeless", fast / 4)]
-    rows: list[tuple] = []
+    phases = [("plenty", max(8.0, 4 * accurate)), ("enough", 1.5 * accurate), ("tight", (fast + accurate) / 2), ("hopeless", fast / 4)]
+    rows: list[tuple[object, ...]] = []
     start = time.monotonic()
     for frame in range(int(hz * seconds)):
         name, budget_ms = phases[int(frame / (hz * seconds) * len(phases))]

@@ -26,8 +26,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         limit = self.latency_ms
         if limit is None:
             return
-        if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 < limit < math.inf:
-            raise BudgetError(f"a latency budget must be a number of milliseconds above 0, got {limit!r}")
+        try:
+            plain = float(limit) if isinstance(limit, Real) and not isinstance(limit, bool) else math.nan
+        except OverflowError:
+            plain = math.inf
+        if not 0 < plain < math.inf:
+            raise BudgetError(f"a latency budget must be a finite number of milliseconds above 0, or None for no limit, got {limit!r}")
+        # numpy's numbers become Python's, so that what is compared with them can be written as JSON.
+        msgspec.structs.force_setattr(self, "latency_ms", plain)
 
 
 def as_budget(value: Budget | float | None) -> Budget:

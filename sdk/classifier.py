@@ -25,6 +25,7 @@ from sdk.profile import (
     SECONDS,
     OperatingPoint,
     Profile,
+    check_profile,
     measure_profile,
     profile_path,
     read_profile,
@@ -46,7 +47,7 @@ class Prediction(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         index: Its index.
         probability: Its probability (softmax).
         logits: All logits, float32 (classes,); the caller's own.
-        width: The width that was used. `parse_width` gives back the exact fraction.
+        width: The width that was used; `pin` takes it.
         latency_ms: From entering the call to leaving it; of the whole call where it was a batch.
         budget_met: Whether that was within the budget; True without one.
         reason: Why this width.
@@ -97,26 +98,32 @@ class AdaptiveClassifier:
         max_batch: int = 32,
     ) -> None:
         self._budget = as_budget(budget_ms)
-        if max_batch < 1:
-            raise AwnError(f"max_batch must be at least 1, got {max_batch}")
+        if not isinstance(max_batch, int) or max_batch < 1:
+            raise AwnError(f"max_batch must be a whole number of at least 1, got {max_batch!r}")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-        self._pool = self.bundle.open(max_batch=max_batch)
-        self.profile = self._find_profile(profile)
-        self.frontier = Frontier(self.profile.points)
         self._governor = governor
         self._max_batch = max_batch
         self._labels = self.bundle.manifest.labels
         self._image = self.bundle.manifest.image
-        self._by_exit = {point.exit: point for point in self.profile.points}
-        self._widths = [float(parse_width(point.width)) for point in self.frontier.points]
         self._pinned: tuple[OperatingPoint, float] | None = None
         # What is measured on batches of one size says little of another size; there are at most max_batch of them.
         self._pasts: dict[int, Past] = {}
         self._lock = threading.Lock()
         self._closed = False
-        # The first call through any path is slow (milliseconds); it must not be the application's first frame.
-        for _ in range(3):
-            self(np.zeros(self._image, np.uint8), budget=Budget())
+        self._pool = self.bundle.open(max_batch=max_batch)
+        try:
+            self.profile = self._find_profile(profile)
+            self.frontier = Frontier(self.profile.points)
+            self._by_exit = {point.exit: point for point in self.profile.points}
+            self._widths = [float(parse_width(point.width)) for point in self.frontier.points]
+            # The first call through any path is slow (milliseconds); it must not be the application's first frame.
+            self.pin(self.frontier.points[0].width)
+            for _ in range(3):
+                self(np.zeros(self._image, np.uint8))
+            self.pin(None)
+        except BaseException:
+            self._pool.close()
+            raise
         self._pasts.clear()
 
     @property
@@ -147,7 +154,9 @@ class AdaptiveClassifier:
         if width is None:
             self._pinned = None
             return
-        exact = parse_width(width)
+        # A width that a prediction gave is a float, which for 1/3 is not the width itself.
+        named = [known for known in self.bundle.widths if isinstance(width, float) and float(known) == width]
+        exact = named[0] if named else parse_width(width)
         self._pinned = self._by_exit[self.bundle.exit(exact)], float(exact)
 
     @overload
@@ -187,21 +196,22 @@ class AdaptiveClassifier:
             past = self._past(count)
             entered = time.perf_counter()
             limit_ms = limits.latency_ms
-            if self._pinned is not None:
-                (point, width), reason = self._pinned, Reason.PINNED
+            pinned = self._pinned
+            if pinned is not None:
+                (point, width), reason = pinned, Reason.PINNED
             else:
                 left = limits
                 if limit_ms is not None:
                     # What an image may still take. Nothing left is a budget too: the fastest point's.
-                    left = Budget(latency_ms=max((limit_ms - (entered - start) * 1e3) / count, 1e-6))
+                    left = msgspec.structs.replace(limits, latency_ms=max((limit_ms - (entered - start) * 1e3) / count, 1e-6))
                 chosen, reason = self._governor(self.frontier, left, NO_READING, past)
                 point, width = self.frontier.points[chosen], self._widths[chosen]
             logits = self._run(images, point.exit)
+            best = logits.argmax(1).tolist()
+            # The probability of the best class is 1 / sum(exp(logit - best logit)); the difference keeps exp from overflowing.
+            # (The ufuncs' own reductions: the array methods add a microsecond each.)
+            shares = 1 / np.add.reduce(np.exp(logits - np.maximum.reduce(logits, 1, keepdims=True)), 1)
             past.observe(point.latency_ms, (time.perf_counter() - entered) * 1e3 / count)
-        best = logits.argmax(1).tolist()
-        # The probability of the best class is 1 / sum(exp(logit - best logit)); the difference keeps exp from overflowing.
-        # (The ufuncs' own reductions: the array methods add a microsecond each.)
-        shares = 1 / np.add.reduce(np.exp(logits - np.maximum.reduce(logits, 1, keepdims=True)), 1)
         latency_ms = (time.perf_counter() - start) * 1e3
         predictions = [
             Prediction(
@@ -244,20 +254,21 @@ class AdaptiveClassifier:
         size = min(count, self._max_batch)
         past = self._pasts.get(size)
         if past is None:
-            past = self._pasts[size] = Past(self.profile.deviation_ms)
+            past = self._pasts[size] = Past(self.frontier.points[0].latency_ms, self.profile.deviation_ms)
         return past
 
     def _find_profile(self, profile: Profile | str | Path | None) -> Profile:
         if isinstance(profile, Profile):
+            check_profile(profile, self.bundle)
             return profile
         if profile is not None:
             return read_profile(Path(profile), self.bundle)
         kept = profile_path(self.bundle)
-        if kept.exists():
-            try:
+        try:
+            if kept.exists():
                 return read_profile(kept, self.bundle)
-            except ProfileError as error:
-                log.warning("%s", error)
+        except (ProfileError, OSError) as error:
+            log.warning("%s", error)
         log.warning(
             "no profile of %s on this device yet: measuring its %d engines, about %.0f s (tools/profile_device.py does it beforehand)",
             self.bundle.path,

@@ -50,19 +50,28 @@ class Past:
     """
 
     LENGTH = 256
-    # Standard deviations: what is not known at first, and is never held to be less known, of the scale and of the offset (ms); how far
-    # they walk from call to call; and how far one call strays, as a share of its time and in ms.
-    DOUBT = (0.5, 0.25)
-    WALK = (0.02, 0.01)
-    STRAY = (0.1, 0.02)
+    # Standard deviations, of the scale and of the offset in units of the fastest point's latency: what is not known at first, and is
+    # never held to be less known; how far they walk from call to call. And how far one call strays, as a share of its time and in units.
+    DOUBT = (0.5, 4.0)
+    WALK = (0.02, 0.1)
+    STRAY = (0.1, 0.2)
     DEVIATION_GAIN = 1 / 8
+    LEAST_SCALE = 1e-3
 
-    def __init__(self, deviation_ms: float = 0.0) -> None:
-        """Start from a profile whose calls lie so far from its medians."""
+    def __init__(self, unit_ms: float = 1.0, deviation_ms: float = 0.0) -> None:
+        """Start from a profile.
+
+        Args:
+            unit_ms: Profiled latency of the fastest point.
+            deviation_ms: How far calls lie from their profiled latency.
+        """
         self.recent: deque[tuple[float, float]] = deque(maxlen=self.LENGTH)
         self.scale, self.offset_ms = 1.0, 0.0
         self.deviation_ms = deviation_ms
-        self._covariance = (self.DOUBT[0] ** 2, 0.0, self.DOUBT[1] ** 2)
+        self._stray_ms = self.STRAY[1] * unit_ms
+        self._doubt = self.DOUBT[0], self.DOUBT[1] * unit_ms
+        self._walk = self.WALK[0] ** 2, (self.WALK[1] * unit_ms) ** 2
+        self._covariance = (self._doubt[0] ** 2, 0.0, self._doubt[1] ** 2)
 
     def observe(self, profiled_ms: float, measured_ms: float) -> None:
         """Take in one call."""
@@ -73,15 +82,20 @@ class Past:
         error = min(max(measured_ms - predicted, -gate), gate)
         ss, so, oo = self._covariance
         along_scale, along_offset = ss * profiled_ms + so, so * profiled_ms + oo
-        total = along_scale * profiled_ms + along_offset + (self.STRAY[0] * predicted + self.STRAY[1]) ** 2
+        total = along_scale * profiled_ms + along_offset + (self.STRAY[0] * predicted + self._stray_ms) ** 2
         gain_scale, gain_offset = along_scale / total, along_offset / total
-        self.scale = max(self.scale + gain_scale * error, 0.1)
-        self.offset_ms = max(self.offset_ms + gain_offset * error, 0.0)
-        ss += self.WALK[0] ** 2 - gain_scale * along_scale
+        scale, offset = self.scale + gain_scale * error, self.offset_ms + gain_offset * error
+        ss += self._walk[0] - gain_scale * along_scale
         so -= gain_scale * along_offset
-        oo += self.WALK[1] ** 2 - gain_offset * along_offset
+        oo += self._walk[1] - gain_offset * along_offset
+        # What one of the two may not take, the other takes as far as they are bound to each other; else the sum that was measured is lost.
+        if offset < 0:
+            scale, offset = scale - so / oo * offset, 0.0
+        if scale < self.LEAST_SCALE:
+            scale, offset = self.LEAST_SCALE, max(offset + so / ss * (self.LEAST_SCALE - scale), 0.0)
+        self.scale, self.offset_ms = scale, offset
         # Scaled from both sides, so that the matrix stays a covariance.
-        s, o = min(1.0, self.DOUBT[0] / ss**0.5), min(1.0, self.DOUBT[1] / oo**0.5)
+        s, o = min(1.0, self._doubt[0] / ss**0.5), min(1.0, self._doubt[1] / oo**0.5)
         self._covariance = (ss * s * s, so * s * o, oo * o * o)
         self.deviation_ms += self.DEVIATION_GAIN * (abs(error) - self.deviation_ms)
 

@@ -43,17 +43,25 @@ def as_batch(image: object, expected: tuple[int, int, int]) -> tuple[NDArray[np.
 
 
 def _as_array(image: object, expected: tuple[int, int, int]) -> NDArray[Any]:
+    kind = type(image).__name__
     device = getattr(image, "__dlpack_device__", None)
-    if (device is not None and device()[0] not in _HOST) or hasattr(image, "__cuda_array_interface__"):
-        raise InputError(f"the image ({type(image).__name__}) lies on a GPU, and this backend reads host memory: copy it there first")
     try:
+        if (device is not None and device()[0] not in _HOST) or hasattr(image, "__cuda_array_interface__"):
+            raise InputError(f"the image ({kind}) lies on a GPU, and this backend reads host memory: copy it there first")
         if hasattr(image, "__array_interface__"):
+            mode = getattr(image, "mode", "L")
+            if mode not in ("L", "RGB"):
+                # A PIL image of palette indices, or of another colour space, would pass for gray or RGB.
+                raise InputError(f"the image ({kind}) has mode {mode!r}: call its convert('L') or convert('RGB') first")
             return np.asarray(image)
         if device is not None:
             array: NDArray[Any] = np.from_dlpack(image)  # type: ignore[arg-type]
             return array
-    except (TypeError, ValueError, RuntimeError, BufferError, OSError) as error:  # OSError: PIL reads a file when it is asked for pixels
-        raise InputError(f"the image ({type(image).__name__}) cannot be read: {error}; give {_form(expected)}") from None
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, BufferError, OSError, SyntaxError) as error:
+        # OSError and SyntaxError: PIL reads a file when it is asked for pixels.
+        raise InputError(f"the image ({kind}) cannot be read: {error}; give {_form(expected)}") from None
     raise InputError(f"an image must be {_form(expected)}, or speak DLPack or __array_interface__; got {type(image).__name__}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shlex
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ import msgspec
 import numpy as np
 import platformdirs
 
-from engines.backends import Pool
+from engines.backends import Pool, load_backend
 from engines.bundle import Bundle, WidthEntry
 from engines.errors import ProfileError
 from engines.files import write_atomically
@@ -21,7 +22,7 @@ from sdk.device import describe_device
 
 FORMAT = 1
 SECONDS = 4.0
-MIN_ROUNDS, MAX_ROUNDS, RUNS = 5, 100, 3
+MIN_ROUNDS, MAX_ROUNDS, RUNS = 5, 1000, 3
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -170,19 +171,25 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     if not profile.points or any(not 0 < point.latency_ms <= point.p95_ms < float("inf") for point in profile.points):
         raise ProfileError(f"{path} has a latency that is not above 0; {again}")
     if bundle is not None:
-        _check_fits(path, profile, bundle, again)
+        check_profile(profile, bundle, str(path))
     return profile
 
 
-def _check_fits(path: Path, profile: Profile, bundle: Bundle, again: str) -> None:
+def check_profile(profile: Profile, bundle: Bundle, name: str = "the profile") -> None:
+    """Refuse a profile that is not of a bundle on this device.
+
+    Raises:
+        ProfileError: the message says what differs; `name` is how it calls the profile.
+    """
+    again = f"measure again: python tools/profile_device.py --bundle {shlex.quote(str(bundle.path))}"
     expected = [(exit, entry.width) for exit, entry in _widest(bundle).items()]
     if profile.bundle != bundle.manifest.sha256 or [(point.exit, point.width) for point in profile.points] != expected:
-        raise ProfileError(f"{path} is a profile of another bundle than {bundle.path}; {again} --bundle {bundle.path}")
+        raise ProfileError(f"{name} is of another bundle than {bundle.path}; {again}")
     there = {**profile.device, "backend": profile.backend}
     here = {**describe_device(), "backend": _backend(bundle)}
     different = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
     if different:
-        raise ProfileError(f"{path} was measured on another device ({'; '.join(different)}); {again} --bundle {bundle.path}")
+        raise ProfileError(f"{name} was measured on another device ({'; '.join(different)}); {again}")
 
 
 def _widest(bundle: Bundle) -> dict[int, WidthEntry]:
@@ -191,6 +198,4 @@ def _widest(bundle: Bundle) -> dict[int, WidthEntry]:
 
 
 def _backend(bundle: Bundle) -> str:
-    from engines.backends import load_backend
-
     return f"{bundle.manifest.backend} {load_backend(bundle.manifest.backend).version()}"

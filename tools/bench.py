@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
@@ -62,7 +63,10 @@ def _save(name: str, subject: str, figures: list[Figure]) -> None:
     date = datetime.now(timezone.utc).date().isoformat()
     for figure in figures:
         writer.writerow((name, *figure, subject, *device.values(), date))
-    write_atomically(RESULTS / f"{name}-{device['architecture']}.csv", text.getvalue().encode())
+    parts = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in (name, subject, device["processor"]))
+    path = RESULTS / f"{parts}.csv"
+    write_atomically(path, text.getvalue().encode())
+    print(f"written: {path}")
 
 
 def main() -> None:

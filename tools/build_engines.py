@@ -45,15 +45,21 @@ def build_engines(
         console.print(f"passed over {line}")
     out = out or default_path()
     reused: list[bool] = []
-    with progress_bar(counted=True) as progress:
-        task = progress.add_task(f"{network.metadata.name} for {chosen.name}", total=None, detail="")
+    progress = progress_bar(counted=True)
+    task = progress.add_task(f"{network.metadata.name} for {chosen.name}", total=None, detail="")
 
-        def on_engine(built: Built) -> None:
-            reused.append(built.reused)
-            verb = "kept" if built.reused else f"{built.seconds:.2f} s"
-            progress.update(task, total=built.total, completed=built.done, detail=f"width {format_width(built.width)} {verb}")
+    def on_engine(built: Built) -> None:
+        # The line appears with the first engine: an error before that is the only thing that is said.
+        progress.start()
+        reused.append(built.reused)
+        verb = "kept" if built.reused else f"{built.seconds:.2f} s"
+        progress.update(task, total=built.total, completed=built.done, detail=f"width {format_width(built.width)} {verb}")
 
+    try:
         bundle = build(network, grid, chosen, out, grid=widths, precision=precision, pad_to=pad, jobs=jobs, on_engine=on_engine)
+    finally:
+        if progress.live.is_started:
+            progress.stop()
     m = bundle.manifest
     size = sum(engine.file.bytes for engine in m.engines) / 1e6
     print(

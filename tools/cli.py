@@ -10,7 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engines.errors import AwnError
 
-console = Console(stderr=True, highlight=False)
+# What is printed holds names from files: nothing in it is markup.
+console = Console(stderr=True, highlight=False, markup=False)
+
+
+# Packages that only some of the work needs, and the extra that brings each.
+_EXTRAS = {"matplotlib": "train", "onnxruntime": "cpu", "safetensors": "train", "torch": "train", "torchvision": "train"}
 
 
 def command_line(help_text: str) -> typer.Typer:
@@ -25,13 +30,13 @@ def progress_bar(*, counted: bool = False) -> Progress:
     """
     amount = MofNCompleteColumn() if counted else TextColumn("{task.percentage:3.0f} %")
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         amount,
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         console=console,
     )
 
@@ -42,6 +47,11 @@ def run(app: typer.Typer) -> None:
         app()
     except AwnError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        print(f'error: this needs {error.name}, which is not installed: pip install -e ".[{_EXTRAS[error.name]}]"', file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         # A full disk or a directory that is not ours to write: the user's to mend, and nothing is half-written.

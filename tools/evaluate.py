@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +16,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from engines.backends import Pool
 from engines.bundle import Bundle
@@ -24,6 +27,7 @@ from engines.widths import format_width, parse_grid
 from tools.cli import command_line, progress_bar, run
 
 BATCH = 250
+SHOWN = "0.25,0.5,0.75,1.0"
 
 app = command_line("Count the right answers of every engine of a bundle on labelled images.")
 
@@ -37,7 +41,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Or a data set of the trainer, its test images (needs torchvision).")] = None,
     root: Annotated[Path, typer.Option(help="Directory of the data sets.")] = Path("data"),
     weights: Annotated[Path | None, typer.Option(help="Trained weights; the network in torch is compared image by image.")] = None,
-    show: Annotated[str, typer.Option(help="Widths to print; all are evaluated.")] = "0.25,0.5,0.75,1.0",
+    show: Annotated[str | None, typer.Option(help="Widths to print, a grid; 0.25,0.5,0.75,1.0 if not given. All are evaluated.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the counts of every width into this CSV file.")] = None,
 ) -> None:
     """Count the right answers of every engine of a bundle on labelled images, and the area under the curve.
@@ -45,7 +49,9 @@ def evaluate(
     The counts stand beside those of the curve in the model file and, with --weights, those of the network in torch.
     """
     source = Bundle(bundle)
-    shown = parse_grid(show)
+    shown = [width for width in parse_grid(show or SHOWN) if show or width in source.widths]
+    for width in shown:
+        source.exit(width)
     pictures, labels, name = _load(images, data, root)
     if pictures.shape[1:] != source.manifest.image:
         raise InputError(f"{name} has images of {pictures.shape[1:]}, the engines of {source.path} read {source.manifest.image}")
@@ -66,7 +72,9 @@ def evaluate(
         differ = None if found is None else int((found != by_width[width]).sum())
         rows.append((format_width(width), correct[width], len(labels), stored, torch_correct, differ))
     columns = ("width", "engine right", "images", "curve in the model file", "torch right", "images on which torch differs")
-    table = Table(*columns, "accuracy %", title=f"{source.manifest.name}, {source.manifest.backend} {source.manifest.precision}, on {name}")
+    table = Table(
+        *columns, "accuracy %", title=Text(f"{source.manifest.name}, {source.manifest.backend} {source.manifest.precision}, on {name}")
+    )
     for row in rows:
         if Fraction(row[0]) in shown:
             table.add_row(*("" if value is None else str(value) for value in row), f"{100 * row[1] / len(labels):.2f}")
@@ -105,11 +113,13 @@ def read_images(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            pictures, labels = file["images"], file["labels"]
-    except (OSError, ValueError, KeyError) as error:
+            pictures, labels = np.asarray(file["images"]), np.asarray(file["labels"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"cannot read labelled images from {path}: {error}") from None
-    if pictures.ndim != 4 or pictures.dtype != np.uint8 or labels.shape != (len(pictures),) or not len(pictures):
-        raise InputError(f"{path} must hold `images` uint8 (N, H, W, C) and `labels` (N,), got {pictures.dtype} {pictures.shape}")
+    right = pictures.ndim == 4 and pictures.dtype == np.uint8 and len(pictures) and np.issubdtype(labels.dtype, np.integer)
+    if not right or labels.shape != (len(pictures),):
+        found = f"{pictures.dtype} {pictures.shape} and {labels.dtype} {labels.shape}"
+        raise InputError(f"{path} must hold `images` uint8 (N, H, W, C) and `labels`, integers (N,); got {found}")
     return pictures, labels
 
 

@@ -9,17 +9,18 @@ from engines.errors import AwnError
 from sdk.frontier import Frontier
 from sdk.profile import Profile
 
+FORMATS = (".svg", ".png")
+
 
 def draw_frontier(path: Path, profile: Profile, bundle: Bundle) -> None:
-    """Draw every engine and the frontier, as SVG or PNG by the ending of the path.
+    """Draw every network and the frontier, as SVG or PNG by the ending of the path.
 
     Raises:
-        AwnError: matplotlib is not installed, or the profile has no accuracies.
+        AwnError: the profile has no accuracies.
+        ModuleNotFoundError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise AwnError("a figure needs matplotlib: pip install matplotlib") from None
+    import matplotlib as mpl
+
     mpl.use("Agg")
     # The same file for the same profile.
     mpl.rcParams.update({"svg.hashsalt": "any-width-networks", "font.size": 9})
@@ -30,7 +31,7 @@ def draw_frontier(path: Path, profile: Profile, bundle: Bundle) -> None:
         raise AwnError("the profile has no accuracies: the model file has no curve")
     frontier = [point for point in Frontier(points).points if point.accuracy is not None]
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    axes.scatter([p.latency_ms for p in points], [100 * (p.accuracy or 0) for p in points], s=14, color="#9aa5b1", label="an engine")
+    axes.scatter([p.latency_ms for p in points], [100 * (p.accuracy or 0) for p in points], s=14, color="#9aa5b1", label="a network")
     axes.step(
         [p.latency_ms for p in frontier],
         [100 * (p.accuracy or 0) for p in frontier],

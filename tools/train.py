@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tools.cli import command_line, console, progress_bar, run
+
+if TYPE_CHECKING:
+    from engines.model import Curve
+    from trainer import loop
+    from trainer.board import Board
 
 app = command_line("Train any-width networks.")
 
@@ -26,6 +31,7 @@ def train(
     download: Annotated[bool, typer.Option(help="Fetch the data set if it is missing.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint of the run.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead of the recipe's.", min=1)] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Write loss and accuracies for TensorBoard too.")] = False,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16 (mixed) instead of the recipe's.")] = None,
 ) -> None:
     """Train a network by a recipe and export the model file.
@@ -35,45 +41,47 @@ def train(
     """
     import torch
 
-    from engines.widths import format_width, parse_grid
-    from trainer import curve, data, export, loop
+    from trainer import data, loop, processes
     from trainer import recipe as recipes
+    from trainer.board import Board
 
-    plan = recipes.read(recipe)
-    plan = recipes.changed(plan, epochs=epochs, precision=precision)
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    train_images = data.load(plan.data, root, train=True, download=download, size=plan.size).to(where)
-    test_images = data.load(plan.data, root, train=False, download=download, size=plan.size).to(where)
-    out = out or Path("runs") / plan.name
-    training = loop.Run(plan, train_images, test_images, out)
+    plan = recipes.changed(recipes.read(recipe), epochs=epochs, precision=precision)
+    where = processes.start(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    train_images, test_images = (
+        data.load(plan.data, root, train=part, download=download, size=plan.size).to(where) for part in (True, False)
+    )
+    training = loop.Run(plan, train_images, test_images, out or Path("runs") / plan.name)
     if resume:
         training.resume()
+    if processes.rank() != 0:
+        training.train()
+        processes.stop()
+        return
+    board = Board(training.out) if tensorboard else None
+    path, curve = complete(training, board)
+    processes.stop()
+    console.print(f"{path}: area under the width-accuracy curve {100 * curve.area():.2f} % on {curve.data}")
+
+
+def complete(training: loop.Run, board: Board | None = None) -> tuple[Path, Curve]:
+    """Train to the end of the recipe with a progress line, and write what a run leaves behind."""
+    from trainer.finish import finish
+
+    plan = training.recipe
     with progress_bar() as progress:
         task = progress.add_task(plan.name, total=plan.epochs, completed=len(training.epochs), detail="")
 
         def on_progress(at: loop.Progress) -> None:
-            progress.update(
-                task,
-                completed=at.epoch - 1 + at.step / at.steps,
-                detail=f"loss {at.loss:.4f}",
-            )
+            progress.update(task, completed=at.epoch - 1 + at.step / at.steps, detail=f"loss {at.loss:.4f}")
 
         def on_epoch(done: loop.Epoch) -> None:
             shares = "  ".join(f"{width}: {100 * share:.2f} %" for width, share in done.accuracy.items())
+            if board is not None:
+                board.add(done)
             progress.console.print(f"epoch {done.epoch}/{plan.epochs}  loss {done.loss:.4f}  {shares}  {done.seconds:.0f} s")
 
         training.train(on_progress=on_progress, on_epoch=on_epoch)
-    kept = training.kept
-    if kept.prefix:
-        path = out / f"{plan.name}.onnx"
-        measured = export.export(kept, training.header, path, test_images).metadata.curve
-        assert measured is not None
-    else:
-        path = out / "weights.safetensors"
-        grid = parse_grid(f"{format_width(kept.rule.a_min)}:1.0:{export.CURVE_STEP}")
-        measured = curve.measure_curve(kept, test_images, grid, data=f"{test_images.source} test")
-    curve.write_curve(out / "curve.csv", measured)
-    console.print(f"{path}: area under the width-accuracy curve {100 * measured.area():.2f} % on {measured.data}")
+    return finish(training)
 
 
 def main() -> None:

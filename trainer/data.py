@@ -172,7 +172,7 @@ def _from_folder(name: str, place: Path, *, train: bool, size: int, known: DataI
 def _digits(train: bool) -> Images:
     """The 1,797 digits of 8x8 pixels that scikit-learn brings, enlarged to 28x28; every fifth is a test image."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         raise TrainingError("the data set digits comes with scikit-learn, which is not installed: pip install scikit-learn") from None
     raw = load_digits()

@@ -111,7 +111,10 @@ class _Graph:
         x = self._op("Mul", [x, self._weight("scale", network.scale.cpu().numpy())])
         x = self._op("Add", [x, self._weight("shift", network.shift.cpu().numpy())])
         x = self._op("Transpose", [x], perm=[0, 3, 1, 2])
-        trace = _Leaves().trace(network.features)
+        try:
+            trace = _Leaves().trace(network.features)
+        except (fx.proxy.TraceError, TypeError) as error:
+            raise TrainingError(f"cannot follow the features to export them, since they depend on what is in the image: {error}") from None
         modules = dict(network.features.named_modules())
         for node in trace.nodes:
             if node.op == "placeholder":
@@ -139,7 +142,7 @@ class _Graph:
             return self._layer(node, module, x)
         if isinstance(module, ActiveBatchNorm):
             return x  # folded into the layer before it
-        if isinstance(module, nn.MaxPool2d):
+        if isinstance(module, nn.MaxPool2d) and module.dilation in (1, (1, 1)) and not module.ceil_mode:
             return self._op(
                 "MaxPool",
                 [x],

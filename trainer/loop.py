@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from engines.errors import TrainingError
 from engines.files import write_atomically
 from engines.widths import format_width, parse_grid
-from trainer import checkpoint
+from trainer import checkpoint, processes
 from trainer.augment import shift_and_flip
 from trainer.curve import measure_curve
 from trainer.data import Images, info
@@ -72,6 +72,8 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     """The learning rate when `progress` epochs lie behind."""
     if progress < recipe.warmup:
         return recipe.lr * progress / recipe.warmup
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - min(1.0, (progress - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)))
     if recipe.schedule == "steps":
         return recipe.lr * recipe.decay ** sum(progress >= share * recipe.epochs for share in recipe.milestones)
     share = (progress - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)
@@ -108,7 +110,8 @@ class Run:
         )
         self.device = train.labels.device
         torch.manual_seed(recipe.seed)
-        self.network = self.header.network().to(self.device)
+        # The layout in which convolutions are fastest, on GPUs and (by a tenth) on CPUs; images come in it anyway.
+        self.network = self.header.network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.mixed = recipe.precision == "bfloat16"
         _check(self.network, recipe)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
@@ -146,9 +149,12 @@ class Run:
             lr = self.optimiser.param_groups[0]["lr"]
             accuracy = {width: curve.correct[width] / curve.images for width in map(format_width, widths)}
             self.epochs.append(Epoch(epoch + 1, loss, lr, seconds, accuracy))
-            self._save()
+            if processes.rank() == 0:
+                self._save()
             on_epoch(self.epochs[-1])
         gather_statistics(self.kept, self.train_images)
+        if processes.rank() != 0:
+            return
         header = self._header()
         checkpoint.save(self.out / "weights.safetensors", self.kept.state_dict(), header)
 
@@ -166,12 +172,14 @@ class Run:
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts.setdefault(part, {})[rest] = tensor.to(self.device)
+        if "network" not in parts or "generator/state" not in tensors:
+            raise TrainingError(f"{path} holds weights alone, without the state of the run: only last.safetensors can be resumed from")
         checkpoint.restore(self.network, parts["network"], path)
         if self.averaged is not None:
             checkpoint.restore(self.averaged, parts["averaged"], path)
         for name, parameter in self.network.named_parameters():
             if name in parts.get("momentum", {}):
-                self.optimiser.state[parameter]["momentum_buffer"] = parts["momentum"][name]
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(parts["momentum"][name])
         self.generator.set_state(tensors["generator/state"])
         self.epochs = _read_log(self.out / "log.csv")[: header.epochs_done]
         if len(self.epochs) != header.epochs_done:
@@ -189,9 +197,11 @@ class Run:
         for step, (images, labels) in enumerate(batches):
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, epoch + step / steps)
+            # Every process draws for the whole batch, so that all draw the same, and then takes its share.
             images = shift_and_flip(images, shift=recipe.shift, flip=recipe.flip, generator=self.generator)
             widths = choose_widths(network, recipe.widths, self.generator)
             weight = 1.0 if recipe.widths.loss == "sum" else 1 / len(widths)
+            images, labels = processes.share(images, labels)
             self.optimiser.zero_grad(set_to_none=True)
             losses = backward(
                 network,
@@ -202,11 +212,13 @@ class Run:
                 label_smoothing=recipe.label_smoothing,
                 distil=recipe.distil,
             )
-            loss = losses.mean().item()
+            processes.average_gradients(network.parameters())
+            loss = processes.total(losses.mean()).item() / processes.count()
             if not math.isfinite(loss):
+                good = f"the last good checkpoint is {self.out / 'last.safetensors'} after epoch {epoch}" if epoch else ""
                 raise TrainingError(
                     f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}: lower lr (now {recipe.lr}) and train anew; "
-                    f"the last good checkpoint is {self.out / 'last.safetensors'} after epoch {epoch}"
+                    f"{good or 'there is no checkpoint yet'}"
                 )
             self.optimiser.step()
             if self.averaged is not None:
@@ -217,12 +229,14 @@ class Run:
 
     def _groups(self) -> list[dict[str, object]]:
         decay = self.recipe.weight_decay
-        parameters = list(self.network.parameters())
         if self.recipe.decay_all:
-            return [{"params": parameters, "weight_decay": decay}]
+            return [{"params": list(self.network.parameters()), "weight_decay": decay}]
+        norms = {id(p) for layer in self.network.modules() if isinstance(layer, WidthBatchNorm) for p in layer.parameters()}
+        spared = [p for p in self.network.parameters() if p.ndim <= 1 or id(p) in norms]
+        known = {id(p) for p in spared}
         return [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in self.network.parameters() if id(p) not in known], "weight_decay": decay},
+            {"params": spared, "weight_decay": 0.0},
         ]
 
     def _header(self) -> checkpoint.Header:

@@ -50,11 +50,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         epochs: Passes over the training images.
         batch: Images a step.
         lr: Highest learning rate.
-        schedule: "cosine" to zero, or "steps": times `decay` at each fraction of the run in `milestones`.
+        schedule: "cosine" or "linear" to zero, or "steps": times `decay` at each fraction of the run in `milestones`.
         warmup: Epochs over which the learning rate rises from zero.
         momentum: Of SGD.
         nesterov: Nesterov's momentum.
-        weight_decay: L2 penalty, on weights of two and more dimensions alone if `decay_all` is false.
+        weight_decay: L2 penalty, on weights alone if `decay_all` is false.
         decay_all: Weight decay on batch norm and biases too.
         label_smoothing: Of the cross-entropy.
         distil: Self-distillation: the share of the full width's soft answers in what narrower widths learn from; 1 is US-Net's
@@ -75,7 +75,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     epochs: int
     batch: int = 128
     lr: float
-    schedule: Literal["cosine", "steps"] = "cosine"
+    schedule: Literal["cosine", "linear", "steps"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
     warmup: float = 0.0
@@ -167,7 +167,8 @@ def shipped() -> list[str]:
         table, variants, _ = _table(file.stem, ())
         assert table is not None
         if "data" in table:
-            names += [f"{file.stem}/{variant}" for variant in variants] or [file.stem]
+            names += [file.stem] if "network" in table else []  # else its variants bring one each
+            names += [f"{file.stem}/{variant}" for variant in variants]
     return names
 
 

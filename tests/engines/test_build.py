@@ -209,7 +209,7 @@ def test_nothing_is_reused_that_was_built_otherwise(small: Model, tmp_path: Path
     backend, model = FakeBackend(), small
     options: dict[str, object] = {}
     if other == "padding":
-        options["pad_to"] = 4
+        options["pad_to"] = 32
     elif other == "model":
         model = small_model(seed=1)
     elif other == "precision":
@@ -345,8 +345,9 @@ def test_an_error_of_the_disk_ends_the_build_and_leaves_no_part(small: Model, tm
     ("options", "words"),
     [
         ({"precision": "int4"}, "onnxruntime builds fp32, not 'int4'"),
-        ({"jobs": 0}, "jobs and padding must be at least 1, got 0 and None"),
-        ({"pad_to": 0}, "jobs and padding must be at least 1, got 1 and 0"),
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"pad_to": 0}, "padded to a multiple of 1 to 256, got 0"),
+        ({"pad_to": 10**14}, "padded to a multiple of 1 to 256, got 100000000000000"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_written(

@@ -32,7 +32,9 @@ def test_a_budget_stays_itself() -> None:
 )
 def test_what_cannot_be_a_limit_is_refused(limit: object) -> None:
     """True is no millisecond, and "8" is text that somebody forgot to read."""
-    with pytest.raises(BudgetError, match="a latency budget must be a number of milliseconds above 0, got ") as caught:
+    with pytest.raises(
+        BudgetError, match="a latency budget must be a finite number of milliseconds above 0, or None for no limit, got "
+    ) as caught:
         as_budget(limit)  # type: ignore[arg-type]
     assert repr(limit) in str(caught.value)
 

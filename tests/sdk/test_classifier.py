@@ -17,8 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 import sdk
+from engines.backends import Pool
 from engines.bundle import Bundle
-from engines.errors import AwnError, BudgetError, BundleError, DeviceMismatch, InputError, ProfileError, WidthError
+from engines.errors import AwnError, BackendError, BudgetError, BundleError, DeviceMismatch, InputError, ProfileError, WidthError
 from engines.model import Model
 from engines.widths import parse_width
 from sdk import AdaptiveClassifier, Budget, Decision, Frontier, Past, Prediction, Profile, Reading, Reason
@@ -126,9 +127,9 @@ def test_a_batch_larger_than_the_pool_is_split(
         np.testing.assert_allclose([one.logits for one in found], expected[1.0], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("max_batch", [0, -1])
+@pytest.mark.parametrize("max_batch", [0, -1, 2.5])
 def test_a_pool_of_no_images_is_refused(small_bundle: Bundle, max_batch: int) -> None:
-    with pytest.raises(AwnError, match=f"max_batch must be at least 1, got {max_batch}"):
+    with pytest.raises(AwnError, match=f"max_batch must be a whole number of at least 1, got {max_batch}"):
         AdaptiveClassifier(small_bundle, max_batch=max_batch)
 
 
@@ -503,3 +504,22 @@ def test_the_log_is_the_packages_own() -> None:
     """An application turns it off or on by the name "sdk"; nothing is printed."""
     assert module.log is logging.getLogger("sdk")
     assert sdk.AdaptiveClassifier is AdaptiveClassifier
+
+
+def test_a_profile_of_another_bundle_given_as_an_object_is_refused(small_bundle: Bundle, small_profile: Profile) -> None:
+    """A profile with other exits would send calls to engines that are not there."""
+    other = msgspec.structs.replace(small_profile, points=small_profile.points[:-1])
+    with pytest.raises(ProfileError, match="the profile is of another bundle"):
+        AdaptiveClassifier(small_bundle, profile=other)
+
+
+def test_a_constructor_that_fails_frees_the_engines(small_bundle: Bundle, small_profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Pool] = []
+    real = Bundle.open
+    monkeypatch.setattr(Bundle, "open", lambda self, **options: opened.append(real(self, **options)) or opened[-1])
+
+    other = msgspec.structs.replace(small_profile, points=())
+    with pytest.raises(ProfileError):
+        AdaptiveClassifier(small_bundle, profile=other)
+    with pytest.raises(BackendError, match="closed"):
+        opened[0].run(0)

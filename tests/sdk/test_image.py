@@ -194,5 +194,13 @@ def test_a_picture_that_is_cut_off_is_refused_with_its_own_words(tmp_path: Path)
     path = tmp_path / "photo.png"
     PIL.Image.fromarray(random_images(1, (60, 80, 3))[0]).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"cannot be read: .*truncated"):
+    with pytest.raises(InputError, match=r"cannot be read: .*(truncated|broken)"):
         as_batch(PIL.Image.open(path), (60, 80, 3))
+
+
+@pytest.mark.parametrize("mode", ["P", "HSV", "1"])
+def test_a_picture_of_palette_indices_or_another_colour_space_is_refused(mode: str) -> None:
+    """Its bytes have the shape of a gray or RGB image, and would be classified as one."""
+    picture = PIL.Image.fromarray(random_images(1, (6, 8, 3))[0]).convert(mode)
+    with pytest.raises(InputError, match=rf"has mode '{mode}': call its convert"):
+        as_batch(picture, (6, 8, 3))

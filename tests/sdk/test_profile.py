@@ -164,7 +164,7 @@ def test_a_profile_without_points_is_refused(tmp_path: Path) -> None:
 
 def test_a_profile_of_another_bundle_is_refused_with_the_command(tmp_path: Path, small_profile: Profile, shipped_bundle: Bundle) -> None:
     write_profile(tmp_path / "p.json", small_profile)
-    words = rf"is a profile of another bundle than {shipped_bundle.path}; measure again: .* --bundle {shipped_bundle.path}"
+    words = rf"is of another bundle than {shipped_bundle.path}; measure again: .* --bundle {shipped_bundle.path}"
     with pytest.raises(ProfileError, match=words):
         read_profile(tmp_path / "p.json", shipped_bundle)
 
@@ -182,7 +182,7 @@ def test_a_profile_that_does_not_have_each_network_once_is_refused(
         "other width": (*points[:-1], msgspec.structs.replace(points[-1], width="0.99")),
     }[change]
     write_profile(tmp_path / "p.json", msgspec.structs.replace(small_profile, points=changed))
-    with pytest.raises(ProfileError, match="is a profile of another bundle"):
+    with pytest.raises(ProfileError, match="is of another bundle"):
         read_profile(tmp_path / "p.json", small_bundle)
 
 

@@ -138,3 +138,13 @@ def test_an_unknown_bench_is_one_line(tmp_path: Path) -> None:
     done = tool("bench.py", "speed", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == ("error: no bench is named 'speed'; there are: build, memory, overhead, padding, switch, train-step")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00"])
+def test_damaged_images_are_one_line(tmp_path: Path, content: bytes) -> None:
+    assert tool("build_engines.py", "--widths", "1.0", cwd=tmp_path).returncode == 0
+    (tmp_path / "images.npz").write_bytes(content)
+    done = tool("evaluate.py", "--images", "images.npz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read labelled images from images.npz")
+    assert len(done.stderr.splitlines()) == 1

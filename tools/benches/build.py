@@ -17,8 +17,8 @@ from engines.model import DEFAULT_MODEL, Model
 from engines.widths import parse_grid
 from tools.benches.measure import Figure, at_most, shown
 from tools.benches.shipped import GRID
+from tools.benches.shipped import SUBJECT as SUBJECT
 
-SUBJECT = f"{DEFAULT_MODEL}, onnxruntime, fp32"
 REPETITIONS = 5
 
 

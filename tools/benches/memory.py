@@ -11,8 +11,8 @@ from engines.model import DEFAULT_MODEL, Model
 from engines.widths import parse_grid
 from tools.benches.measure import Figure, at_most, shown
 from tools.benches.shipped import GRID, shipped_bundle
+from tools.benches.shipped import SUBJECT as SUBJECT
 
-SUBJECT = f"{DEFAULT_MODEL}, onnxruntime, fp32"
 LIMIT = 1 / 3
 REPETITIONS = 3
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from engines.model import DEFAULT_MODEL
 from sdk import AdaptiveClassifier
 from sdk.profile import measure_profile
 from tools.benches.measure import Figure, at_most, interleave, shown
+from tools.benches.shipped import SUBJECT as SUBJECT
 from tools.benches.shipped import shipped_bundle
 
-SUBJECT = f"{DEFAULT_MODEL}, onnxruntime, fp32"
 LIMIT_US = 40.0
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from engines.model import DEFAULT_MODEL
 from engines.widths import format_width, parse_grid
 from tools.benches.measure import Figure, interleave, ratio, shown
+from tools.benches.shipped import SUBJECT as SUBJECT
 from tools.benches.shipped import shipped_bundle
 
-SUBJECT = f"{DEFAULT_MODEL}, onnxruntime, fp32"
 WIDTHS = "0.25,0.5,0.75,1.0"
 
 

@@ -7,13 +7,12 @@ import time
 
 import numpy as np
 
-from engines.model import DEFAULT_MODEL
 from sdk import AdaptiveClassifier
 from sdk.profile import measure_profile
 from tools.benches.measure import Figure, at_most, shown
+from tools.benches.shipped import SUBJECT as SUBJECT
 from tools.benches.shipped import shipped_bundle
 
-SUBJECT = f"{DEFAULT_MODEL}, onnxruntime, fp32"
 LIMIT = 1.3
 ROUNDS, CALLS = 60, 76
 

@@ -27,8 +27,8 @@ class AnyWidthNetwork(nn.Module):
         std: Standard deviation of each image channel, for pixels in 0 to 1.
 
     Attributes:
-        mixed: Compute the features in mixed precision (bfloat16) while training; weights, batch statistics, classifier and losses stay as they
-            are, and so does evaluation.
+        mixed: Compute the features in mixed precision (bfloat16) while training; weights, batch statistics, classifier and losses stay
+            as they are, and so does evaluation.
 
     Shape:
         uint8 (N, H, W, C) to logits (N, classes).
@@ -83,7 +83,7 @@ class AnyWidthNetwork(nn.Module):
 
     def _without_prefix(self) -> list[str]:
         layers = ((name, layer) for name, layer in self.features.named_modules() if isinstance(layer, WidthLayer))
-        return [f"{name} ({layer.no_prefix})" for name, layer in layers if layer.no_prefix]
+        return [f"layer {name} ({layer.no_prefix})" for name, layer in layers if layer.no_prefix]
 
     def exits(self, images: Tensor, widths: Sequence[Fraction]) -> Tensor:
         """Logits at several widths from one pass at full width.
@@ -108,7 +108,8 @@ class AnyWidthNetwork(nn.Module):
         logits = self.classifier.exits(self._extract(images), counts)
         if counts == active:
             return logits
-        return logits[[counts.index(k) for k in active]]
+        place = {k: i for i, k in enumerate(counts)}
+        return logits[[place[k] for k in active]]
 
     def logits_at(self, images: Tensor, width: Fraction) -> Tensor:
         """Logits at one width, with a pass of its own: uint8 (N, H, W, C) to (N, classes)."""
@@ -116,8 +117,12 @@ class AnyWidthNetwork(nn.Module):
         return self(images)
 
     def distinct_widths(self) -> tuple[Fraction, ...]:
-        """The narrowest width of each different sub-network, ascending."""
-        return self.rule.distinct(self._dimensions())
+        """The narrowest width of each different sub-network, ascending.
+
+        With the prefix property the logits of a width hang on how many features the classifier reads and on nothing else: two widths
+        that agree in that are one function, though hidden channels that nothing reads may come between them.
+        """
+        return self.rule.distinct([self.classifier.channels] if self.prefix else self._dimensions())
 
     def variant(self, width: Fraction) -> tuple[int, ...]:
         """What tells sub-networks apart: equal at two widths if they compute the same."""

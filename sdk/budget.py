@@ -24,7 +24,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         limit = self.latency_ms
-        if limit is None:
+        # A plain float, which is what the frame path makes, is looked at no further.
+        if limit is None or (type(limit) is float and 0 < limit < math.inf):
             return
         try:
             plain = float(limit) if isinstance(limit, Real) and not isinstance(limit, bool) else math.nan

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -11,10 +9,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from engines.errors import ModelError
+from engines.metadata import Axis, Metadata
 from engines.widths import WidthRule
-
-if TYPE_CHECKING:
-    from engines.model import Axis, Metadata
 
 OPSET = 17
 INPUT, OUTPUT = "image", "logits"

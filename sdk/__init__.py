@@ -18,9 +18,10 @@ from engines.errors import (
     WidthError,
 )
 from sdk.budget import Budget
-from sdk.classifier import AdaptiveClassifier, Prediction
+from sdk.classifier import AdaptiveClassifier
 from sdk.frontier import Frontier
 from sdk.governor import Decision, Governor, Past, Reason, hold_latency
+from sdk.prediction import Prediction
 from sdk.profile import OperatingPoint, Profile, read_profile
 from sdk.telemetry import Reading
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from fractions import Fraction
@@ -22,6 +21,7 @@ from sdk.budget import Budget, as_budget
 from sdk.frontier import Frontier
 from sdk.governor import Governor, Past, Reason, hold_latency
 from sdk.image import as_batch
+from sdk.prediction import Prediction, most_probable
 from sdk.profile import (
     SECONDS,
     OperatingPoint,
@@ -38,32 +38,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 log = logging.getLogger("sdk")
-
-SMALL = 128  # logits
-
-
-class Prediction(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """What a call found, and how.
-
-    Attributes:
-        label: Name of the most probable class.
-        index: Its index.
-        probability: Its probability (softmax).
-        logits: All logits, float32 (classes,); the caller's own.
-        width: The width that was used; `pin` takes it.
-        latency_ms: From entering the call to leaving it; of the whole call where it was a batch.
-        budget_met: Whether that was within the budget; True without one.
-        reason: Why this width.
-    """
-
-    label: str
-    index: int
-    probability: float
-    logits: NDArray[np.float32]
-    width: float
-    latency_ms: float
-    budget_met: bool
-    reason: Reason
 
 
 class AdaptiveClassifier:
@@ -210,7 +184,7 @@ class AdaptiveClassifier:
                 chosen, reason = self._governor(self.frontier, left, NO_READING, past)
                 point, width = self.frontier.points[chosen], self._widths[chosen]
             logits = self._run(images, point.exit)
-            best, shares = _most_probable(logits)
+            best, shares = most_probable(logits)
             past.observe(point.latency_ms, (time.perf_counter() - entered) * 1e3 / count)
         latency_ms = (time.perf_counter() - start) * 1e3
         predictions = [
@@ -285,18 +259,3 @@ class AdaptiveClassifier:
                 error.strerror,
             )
         return measured
-
-
-def _most_probable(logits: NDArray[np.float32]) -> tuple[list[int], list[float]]:
-    """The best class of each row and its probability, 1 / sum(exp(logit - best logit)); the difference keeps exp from overflowing."""
-    if logits.size > SMALL:
-        best = logits.argmax(1)
-        shares = 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
-        return best.tolist(), shares.tolist()
-    # Right after an engine has run, numpy's code is out of the caches: for a few numbers plain Python takes half the time.
-    rows = logits.tolist()
-    peaks = [max(row) for row in rows]
-    return (
-        [row.index(peak) for row, peak in zip(rows, peaks, strict=True)],
-        [1 / sum([math.exp(value - peak) for value in row]) for row, peak in zip(rows, peaks, strict=True)],
-    )

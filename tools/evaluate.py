@@ -22,7 +22,7 @@ from engines.backends import Pool
 from engines.bundle import Bundle
 from engines.errors import InputError
 from engines.files import write_atomically
-from engines.model import Curve
+from engines.metadata import Curve
 from engines.widths import format_width, parse_grid
 from tools.cli import command_line, progress_bar, run
 

@@ -54,11 +54,10 @@ def paper(
 
     Broken off, the same command goes on. Writes EXPERIMENT.csv and EXPERIMENT.svg.
     """
-    import torch
-
     from trainer import data
+    from trainer.device import choose_device
 
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = choose_device(device)
 
     @cache
     def load(name: str, training: bool) -> Images:

@@ -11,9 +11,10 @@ import typer
 from tools.cli import command_line, console, progress_bar, run
 
 if TYPE_CHECKING:
-    from engines.model import Curve
+    from engines.metadata import Curve
     from trainer import loop
     from trainer.board import Board
+    from trainer.log import Epoch
 
 app = command_line("Train any-width networks.")
 
@@ -39,14 +40,12 @@ def train(
     Writes into --out: last.safetensors (to resume from), weights.safetensors, log.csv, curve.csv with the accuracy of each width, and
     for an any-width network NAME.onnx, the model file.
     """
-    import torch
-
     from trainer import data, loop, processes
     from trainer import recipe as recipes
     from trainer.board import Board
 
     plan = recipes.changed(recipes.read(recipe), epochs=epochs, precision=precision)
-    where = processes.start(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = processes.start(device)
     train_images, test_images = (
         data.load(plan.data, root, train=part, download=download, size=plan.size).to(where) for part in (True, False)
     )
@@ -59,14 +58,17 @@ def train(
         return
     board = Board(training.out) if tensorboard else None
     path, curve = complete(training, board)
+    if board is not None:
+        board.close()
     processes.stop()
     console.print(f"{path}: area under the width-accuracy curve {100 * curve.area():.2f} % on {curve.data}")
 
 
 def complete(training: loop.Run, board: Board | None = None) -> tuple[Path, Curve]:
     """Train to the end of the recipe with a progress line, and write what a run leaves behind."""
-    from trainer.finish import finish
+    from trainer.finish import check, finish
 
+    check(training)
     plan = training.recipe
     with progress_bar() as progress:
         task = progress.add_task(plan.name, total=plan.epochs, completed=len(training.epochs), detail="")
@@ -74,7 +76,7 @@ def complete(training: loop.Run, board: Board | None = None) -> tuple[Path, Curv
         def on_progress(at: loop.Progress) -> None:
             progress.update(task, completed=at.epoch - 1 + at.step / at.steps, detail=f"loss {at.loss:.4f}")
 
-        def on_epoch(done: loop.Epoch) -> None:
+        def on_epoch(done: Epoch) -> None:
             shares = "  ".join(f"{width}: {100 * share:.2f} %" for width, share in done.accuracy.items())
             if board is not None:
                 board.add(done)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -449,3 +450,35 @@ def test_killed_at_20_moments_a_build_is_never_wrong_and_can_be_finished(shipped
     written = times(out)
     finish()
     assert times(out) == written
+
+
+def test_a_linked_directory_of_engines_is_refused(small: Model, tmp_path: Path) -> None:
+    """Every load would say that the files lead out of the bundle, and a rebuild would not mend it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "engines").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a link"):
+        make(small, tmp_path / "bundle")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_other_programs_parts_are_left_alone(small: Model, tmp_path: Path) -> None:
+    """--out may be a directory in which something else is being written."""
+    (tmp_path / ".download.iso.part").write_bytes(b"")
+    make(small, tmp_path)
+    assert (tmp_path / ".download.iso.part").exists()
+
+
+def test_what_the_slicer_makes_is_what_decides_on_reuse(small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package whose slices differ must not keep the engines of the one before."""
+    make(small, tmp_path, backend=FakeBackend())
+    real = Model.slice
+
+    def other(self: Model, *arguments: Any, **options: Any) -> Any:
+        sliced = real(self, *arguments, **options)
+        sliced.doc_string = "another slicer"
+        return sliced
+
+    monkeypatch.setattr(Model, "slice", other)
+    _, built = make(small, tmp_path, backend=FakeBackend())
+    assert not any(step.reused for step in built)

@@ -380,3 +380,19 @@ def test_a_manifest_is_written_with_its_checksum_at_a_fixed_place(tmp_path: Path
     blank = data[:start] + b"0" * 64 + data[start + 64 :]
     assert data[start : start + 64].decode() == hashlib.sha256(blank).hexdigest() == small_bundle.manifest.sha256
     assert msgspec.json.decode(data, type=Manifest) == small_bundle.manifest
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image": (10**6, 10**6, 1)},
+        {"image": (0, 8, 1)},
+        {"model": File("model.onnx", "0" * 64, -10)},
+        {"model": File("model.onnx", "0" * 64, 10**30)},
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_before_anything_is_read(own_bundle: Path, fields: dict[str, object]) -> None:
+    """A manifest with a right checksum may still come from somebody else."""
+    change(own_bundle, **fields)
+    with pytest.raises(BundleError, match="impossible size"):
+        Bundle(own_bundle)

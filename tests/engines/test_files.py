@@ -67,3 +67,13 @@ def test_the_longest_file_name_leaves_room_for_the_part(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     write_atomically(path, b"1")
     assert path.read_bytes() == b"1"
+
+
+def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
+    """As root a rename onto /dev/null would take the device away from everybody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not a plain file"):
+        write_atomically(pipe, b"1")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from engines.errors import ModelError, WidthError
-from engines.model import ZOO, Curve, Model, write_model
+from engines.metadata import Curve
+from engines.model import ZOO, Model, write_model
 from engines.widths import format_width, parse_grid
 from tests.networks import Network, networks, random_images, run, small_model, small_network, stamp, widths
 from trainer.checkpoint import load_network

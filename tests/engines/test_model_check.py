@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.errors import ModelError
-from engines.model import FORMAT, Axis, Curve, Metadata, Model
+from engines.metadata import FORMAT, Axis, Curve, Metadata
+from engines.model import Model
 from engines.widths import WidthRule
 from tests.networks import Network, small_model, small_network, stamp
 

@@ -48,3 +48,15 @@ def test_a_budget_cannot_be_changed_behind_the_classifiers_back() -> None:
     budget = Budget(latency_ms=3)
     with pytest.raises(AttributeError):
         budget.latency_ms = float("nan")  # type: ignore[misc]
+
+
+def test_a_number_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(BudgetError, match="finite"):
+        Budget(latency_ms=10**400)
+
+
+@pytest.mark.parametrize("limit", [8, np.float32(8), np.int64(8), Fraction(8)])
+def test_any_real_number_becomes_a_plain_float(limit: float) -> None:
+    """What is compared with it ends in `budget_met`, which must be a plain bool to be written as JSON."""
+    assert type(Budget(latency_ms=limit).latency_ms) is float
+    assert Budget(latency_ms=limit) == Budget(latency_ms=8.0)

@@ -17,7 +17,8 @@ from onnx import helper
 
 from engines.bundle import FORMAT as BUNDLE_FORMAT
 from engines.bundle import MANIFEST, Bundle, default_path
-from engines.model import FORMAT, Model
+from engines.metadata import FORMAT
+from engines.model import Model
 from sdk.profile import profile_path
 from tests.conftest import ROOT
 from tests.engines.test_bundle import change

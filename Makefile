@@ -25,11 +25,11 @@ clean:
 .venv-demo/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO)/python -m pip install --quiet --upgrade pip
-	$(DEMO)/python -m pip install --quiet --editable ".[tools]"
+	PYTHONWARNINGS=ignore $(DEMO)/python -m pip install --quiet --editable ".[tools]"
 	touch $@
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(DEV)/python -m pip install --quiet --upgrade pip
-	$(DEV)/python -m pip install --quiet --editable ".[dev]"
+	PYTHONWARNINGS=ignore $(DEV)/python -m pip install --quiet --editable ".[dev]"
 	touch $@

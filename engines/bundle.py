@@ -118,7 +118,7 @@ def default_path() -> Path:
 
 def build_command(path: Path) -> str:
     """The command line that builds a first bundle at a place."""
-    return f"python tools/build_engines.py --widths 0.25:1.0:0.01 --out {shlex.quote(str(path))}"
+    return f"awn-build-engines --widths 0.25:1.0:0.01 --out {shlex.quote(str(path))}"
 
 
 class Bundle:
@@ -167,7 +167,7 @@ class Bundle:
     def _command(self, model: str) -> str:
         m = self.manifest
         options = {"model": model, "widths": m.grid, "backend": m.backend, "precision": m.precision, "pad": m.padding, "out": self.path}
-        return " ".join(["python tools/build_engines.py", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())])
+        return " ".join(["awn-build-engines", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())])
 
     def read(self, file: File) -> bytes:
         """The bytes of one of the bundle's files, which are those that were hashed: the file is opened once.
@@ -245,7 +245,7 @@ def _read_manifest(path: Path) -> Manifest:
     except OSError as error:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise BundleError(f"cannot read {file}: {error.strerror}") from None
-        unfinished = " (a build there is not finished)" if (path / "engines").is_dir() else ""
+        unfinished = " (a build there is not finished: the same command goes on)" if (path / "engines").is_dir() else ""
         raise BundleError(f"there is no bundle at {path}{unfinished}; build one: {build_command(path)}") from None
     start, end = len(_HEAD), len(_HEAD) + 64
     found = data[start:end].decode("ascii", "replace")

@@ -49,7 +49,7 @@ def main() -> None:
         met, right = (100 * sum(row[column] for row in own) / len(own) for column in (5, 6))
         widths = " ".join(f"{width:.2f}" for width in sorted({row[3] for row in own}))
         print(f"{phase:10} {own[0][2]:10.3f} {len(own):7} {met:8.1f} % {right:6.1f} %  {widths}")
-    print(f"files written: {options.out}")
+    print(f"files written: {options.out} (a line a frame)")
 
 
 def rehearse(classifier: sdk.AdaptiveClassifier, image: np.ndarray, hz: float) -> tuple[float, float]:
@@ -70,6 +70,14 @@ def run(classifier: sdk.AdaptiveClassifier, images: np.ndarray, labels: np.ndarr
     """The loop: a frame, a budget, an answer, and sleep until the next."""
     fast, accurate = rehearse(classifier, images[0], hz)
     phases = [("plenty", max(8.0, 4 * accurate)), ("enough", 1.5 * accurate), ("tight", (fast + accurate) / 2), ("hopeless", fast / 4)]
+    print(
+        f"At {hz:g} frames a second the fastest point takes {fast:.2f} ms, the most accurate {accurate:.2f} ms: more than in the profile,\n"
+        f"since an engine takes longer after a pause than in a row. Four phases, {seconds / 4:g} s each:\n"
+        f"  plenty    {phases[0][1]:.2f} ms: the most accurate point\n"
+        f"  enough    {phases[1][1]:.2f} ms, half as much again as that takes: the same, with less room\n"
+        f"  tight     {phases[2][1]:.2f} ms, half the way to the fastest: a narrower one\n"
+        f"  hopeless  {phases[3][1]:.2f} ms: cannot be met; the fastest answer comes all the same\n"
+    )
     rows: list[tuple[object, ...]] = []
     start = time.monotonic()
     for frame in range(int(hz * seconds)):
@@ -85,7 +93,10 @@ def run(classifier: sdk.AdaptiveClassifier, images: np.ndarray, labels: np.ndarr
                 f"latency {prediction.latency_ms:6.3f} ms  {accuracy:6.2f} % right so far  ({prediction.reason})",
                 flush=True,
             )
-        time.sleep(max(0.0, start + (frame + 1) / hz - time.monotonic()))
+        try:
+            time.sleep(max(0.0, start + (frame + 1) / hz - time.monotonic()))
+        except KeyboardInterrupt:
+            break
     return rows
 
 

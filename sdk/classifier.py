@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sdk")
 
+_OWN = Budget()  # stands for "the classifier's own budget", told apart by identity
+
 
 class AdaptiveClassifier:
     """Classifies images, each call at the width that the budget allows.
@@ -78,6 +80,8 @@ class AdaptiveClassifier:
         if not isinstance(max_batch, int) or max_batch < 1:
             raise AwnError(f"max_batch must be a whole number of at least 1, got {max_batch!r}")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        if not callable(governor):
+            raise AwnError(f"a governor must be callable, got {governor!r}; see sdk.Governor")
         self._governor = governor
         self._max_batch = max_batch
         self._labels = self.bundle.manifest.labels
@@ -141,19 +145,19 @@ class AdaptiveClassifier:
         self,
         image: np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]],
         *,
-        budget: Budget | float | None = None,
+        budget: Budget | float | None = _OWN,
     ) -> list[Prediction]: ...
 
     @overload
-    def __call__(self, image: object, *, budget: Budget | float | None = None) -> Prediction: ...
+    def __call__(self, image: object, *, budget: Budget | float | None = _OWN) -> Prediction: ...
 
-    def __call__(self, image: object, *, budget: Budget | float | None = None) -> Prediction | list[Prediction]:
+    def __call__(self, image: object, *, budget: Budget | float | None = _OWN) -> Prediction | list[Prediction]:
         """Classify an image, or a batch of them at one width.
 
         Args:
             image: uint8 (H, W, C), (H, W), or a batch (N, H, W, C), as a numpy array or anything in host memory that speaks DLPack or
                 `__array_interface__` (a torch tensor, a PIL image).
-            budget: Budget of this call alone: a number of ms, or `Budget()` for no limit; None takes `self.budget`.
+            budget: Budget of this call alone: a number of ms, None for no limit; if not given, `self.budget`.
 
         Returns:
             A prediction, or for a batch a list of them.
@@ -164,7 +168,7 @@ class AdaptiveClassifier:
             AwnError: the classifier is closed, or the backend failed.
         """
         start = time.perf_counter()
-        limits = self._budget if budget is None else as_budget(budget)
+        limits = self._budget if budget is _OWN else as_budget(budget)
         images, is_batch = as_batch(image, self._image)
         count = len(images)
         with self._lock:
@@ -181,8 +185,7 @@ class AdaptiveClassifier:
                 if limit_ms is not None:
                     # What an image may still take. Nothing left is a budget too: the fastest point's.
                     left = msgspec.structs.replace(limits, latency_ms=max((limit_ms - (entered - start) * 1e3) / count, 1e-6))
-                chosen, reason = self._governor(self.frontier, left, NO_READING, past)
-                point, width = self.frontier.points[chosen], self._widths[chosen]
+                point, width, reason = self._choose(left, past)
             logits = self._run(images, point.exit)
             best, shares = most_probable(logits)
             past.observe(point.latency_ms, (time.perf_counter() - entered) * 1e3 / count)
@@ -224,6 +227,17 @@ class AdaptiveClassifier:
             return logits
         return np.concatenate([self._run(images[i : i + most], exit) for i in range(0, count, most)])
 
+    def _choose(self, left: Budget, past: Past) -> tuple[OperatingPoint, float, Reason]:
+        decision = self._governor(self.frontier, left, NO_READING, past)
+        try:
+            chosen, reason = decision
+            if chosen >= 0:
+                return self.frontier.points[chosen], self._widths[chosen], reason
+        except (TypeError, ValueError, IndexError):
+            pass
+        points = f"an index from 0 to {len(self.frontier) - 1} into frontier.points"
+        raise AwnError(f"the governor must give a Decision whose point is {points}, got {decision!r}")
+
     def _past(self, count: int) -> Past:
         size = min(count, self._max_batch)
         past = self._pasts.get(size)
@@ -244,7 +258,7 @@ class AdaptiveClassifier:
         except (ProfileError, OSError) as error:
             log.warning("%s", error)
         log.warning(
-            "no profile of %s on this device yet: measuring its %d engines, about %.0f s (tools/profile_device.py does it beforehand)",
+            "no profile of %s on this device yet: measuring its %d engines, about %.0f s (awn-profile-device does it beforehand)",
             self.bundle.path,
             len(self.bundle.manifest.engines),
             SECONDS,

@@ -153,7 +153,7 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     Raises:
         ProfileError: it is missing, damaged, of a newer format, of another bundle or of another device; the message says what differs.
     """
-    again = "measure again: python tools/profile_device.py"
+    again = "measure again: awn-profile-device"
 
     class Version(msgspec.Struct):
         format: int
@@ -181,7 +181,7 @@ def check_profile(profile: Profile, bundle: Bundle, name: str = "the profile") -
     Raises:
         ProfileError: the message says what differs; `name` is how it calls the profile.
     """
-    again = f"measure again: python tools/profile_device.py --bundle {shlex.quote(str(bundle.path))}"
+    again = f"measure again: awn-profile-device --bundle {shlex.quote(str(bundle.path))}"
     expected = [(exit, entry.width) for exit, entry in _widest(bundle).items()]
     if profile.bundle != bundle.manifest.sha256 or [(point.exit, point.width) for point in profile.points] != expected:
         raise ProfileError(f"{name} is of another bundle than {bundle.path}; {again}")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.model import KEY, Axis, Curve, Metadata, Model
+from engines.metadata import KEY, Axis, Curve, Metadata
+from engines.model import Model
 from engines.widths import WidthRule, format_width
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8

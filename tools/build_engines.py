@@ -7,14 +7,12 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from engines.backends import NAMES, choose_backend
 from engines.build import Built, build
 from engines.bundle import default_path
 from engines.model import DEFAULT_MODEL, Model
 from engines.widths import format_width, parse_grid
-from tools.cli import command_line, console, progress_bar, run
+from tools.cli import command_line, console, progress_bar, run, typer
 
 app = command_line("Build an engine for each width of a grid.")
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+try:
+    import typer as typer
+    from rich.console import Console as Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Table as Table
+    from rich.text import Text as Text
+except ModuleNotFoundError as missing:
+    # An environment that only runs bundles is meant to be small; it gets a line, too.
+    print(f'error: the tools need {missing.name}: pip install "any-width-networks[tools]"', file=sys.stderr)
+    sys.exit(2)
 
 from engines.errors import AwnError
 
@@ -14,8 +21,8 @@ from engines.errors import AwnError
 console = Console(stderr=True, highlight=False, markup=False)
 
 
-# Packages that only some of the work needs, and the extra that brings each.
-_EXTRAS = {"matplotlib": "train", "onnxruntime": "cpu", "safetensors": "train", "torch": "train", "torchvision": "train"}
+# Packages that only some of the work needs.
+_OPTIONAL = ("matplotlib", "onnxruntime", "safetensors", "torch", "torchvision")
 
 
 def command_line(help_text: str) -> typer.Typer:
@@ -49,9 +56,11 @@ def run(app: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        if error.name not in _OPTIONAL:
             raise
-        print(f'error: this needs {error.name}, which is not installed: pip install -e ".[{_EXTRAS[error.name]}]"', file=sys.stderr)
+        print(
+            f"error: this needs {error.name}: pip install {error.name}, or all that training needs with the extra [train]", file=sys.stderr
+        )
         sys.exit(2)
     except OSError as error:
         # A full disk or a directory that is not ours to write: the user's to mend, and nothing is half-written.
@@ -59,4 +68,5 @@ def run(app: typer.Typer) -> None:
         print(f"error: {error.strerror or error}{place}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        print("stopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from engines.backends import Pool
 from engines.bundle import Bundle
@@ -24,7 +20,7 @@ from engines.errors import InputError
 from engines.files import write_atomically
 from engines.metadata import Curve
 from engines.widths import format_width, parse_grid
-from tools.cli import command_line, progress_bar, run
+from tools.cli import Console, Table, Text, command_line, progress_bar, run, typer
 
 BATCH = 250
 SHOWN = "0.25,0.5,0.75,1.0"
@@ -48,6 +44,8 @@ def evaluate(
 
     The counts stand beside those of the curve in the model file and, with --weights, those of the network in torch.
     """
+    if weights is not None:
+        import torch  # noqa: F401  (a missing one is said before the time is spent)
     source = Bundle(bundle)
     shown = [width for width in parse_grid(show or SHOWN) if show or width in source.widths]
     for width in shown:
@@ -72,12 +70,13 @@ def evaluate(
         differ = None if found is None else int((found != by_width[width]).sum())
         rows.append((format_width(width), correct[width], len(labels), stored, torch_correct, differ))
     columns = ("width", "engine right", "images", "curve in the model file", "torch right", "images on which torch differs")
-    table = Table(
-        *columns, "accuracy %", title=Text(f"{source.manifest.name}, {source.manifest.backend} {source.manifest.precision}, on {name}")
-    )
+    title = Text(f"{source.manifest.name}, {source.manifest.backend} {source.manifest.precision}, on {name}")
+    # A column that nothing was measured for is left out.
+    filled = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    table = Table(*(columns[i] for i in filled), "accuracy %", title=title)
     for row in rows:
         if Fraction(row[0]) in shown:
-            table.add_row(*("" if value is None else str(value) for value in row), f"{100 * row[1] / len(labels):.2f}")
+            table.add_row(*(str(row[i]) for i in filled), f"{100 * row[1] / len(labels):.2f}")
     Console().print(table)
     if out is not None:
         text = io.StringIO()

@@ -41,9 +41,13 @@ def draw_frontier(path: Path, profile: Profile, bundle: Bundle) -> None:
         markersize=4,
         label="the frontier",
     )
-    for point in (frontier[0], frontier[-1]):
+    for point in frontier:
+        last = point is frontier[-1] and len(frontier) > 1
         place = (point.latency_ms, 100 * (point.accuracy or 0))
-        axes.annotate(f"width {point.width}", place, textcoords="offset points", xytext=(6, -12), color="#1f6feb")
+        if point in (frontier[0], frontier[-1]) or len(frontier) <= 6:
+            offset, side = ((-7, 5), "right") if last else ((7, 5), "left")
+            axes.annotate(f"width {point.width}", place, textcoords="offset points", xytext=offset, ha=side, color="#1f6feb")
+    axes.margins(0.06, 0.12)
     axes.set_xlabel(f"median latency of one image, ms ({profile.backend}, {profile.device['processor']})")
     axes.set_ylabel(f"accuracy, % ({bundle.manifest.accuracy_data})")
     axes.set_title(f"{bundle.manifest.name}: {len(bundle.manifest.widths)} widths, one set of weights")

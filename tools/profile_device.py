@@ -6,16 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from engines.bundle import Bundle
 from engines.errors import AwnError
 from sdk.frontier import Frontier
 from sdk.profile import SECONDS, Profile, measure_profile, profile_path, write_profile
-from tools.cli import command_line, progress_bar, run
+from tools.cli import Console, Table, Text, command_line, progress_bar, run, typer
 from tools.figure import FORMATS, draw_frontier
 
 app = command_line("Measure the latency of every engine of a bundle on this device.")
@@ -31,6 +26,10 @@ def profile_device(
     """Measure the latency of every engine of a bundle on this device, interleaved, and print the frontier."""
     if figure is not None and figure.suffix not in FORMATS:
         raise AwnError(f"a figure is written as {' or '.join(FORMATS)}, not {figure.suffix!r}")
+    if figure is not None:
+        import matplotlib  # noqa: F401  (a missing one is said before the time is spent)
+
+        figure.parent.mkdir(parents=True, exist_ok=True)
     source = Bundle(bundle)
     out = out or profile_path(source)
     out.parent.mkdir(parents=True, exist_ok=True)  # before the time is spent
@@ -41,7 +40,8 @@ def profile_device(
     _print(profile)
     if figure is not None:
         draw_frontier(figure, profile, source)
-    print(f"{out}: {len(profile.points)} networks, {profile.rounds} rounds, p95 lies {100 * profile.spread:.0f} % above the median")
+    count = f"{len(source.manifest.engines)} engines ({len(profile.points)} networks)"
+    print(f"{out}: {count}, {profile.rounds} rounds, p95 lies {100 * profile.spread:.0f} % above the median")
 
 
 def _print(profile: Profile) -> None:

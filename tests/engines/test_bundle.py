@@ -139,7 +139,7 @@ def test_a_manifest_that_is_cut_off_is_refused_by_name(own_bundle: Path, size: i
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(BundleError, match=r"manifest\.json was changed after the build, or is damaged") as caught:
         Bundle(own_bundle)
-    assert f"python tools/build_engines.py --widths 0.25:1.0:0.01 --out {own_bundle}" in str(caught.value)
+    assert f"awn-build-engines --widths 0.25:1.0:0.01 --out {own_bundle}" in str(caught.value)
 
 
 def test_a_change_in_any_file_of_the_bundle_is_refused_by_name(own_bundle: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_command_for_a_damaged_engine_rebuilds_from_the_bundles_own_model(ow
     with pytest.raises(BundleError) as caught:
         Bundle(own_bundle).open()
     command = (
-        f"python tools/build_engines.py --model {own_bundle / m.model.path} --widths 0.25:1.0:0.05 --backend onnxruntime "
+        f"awn-build-engines --model {own_bundle / m.model.path} --widths 0.25:1.0:0.05 --backend onnxruntime "
         f"--precision fp32 --pad 16 --out {own_bundle}"
     )
     assert str(caught.value).endswith(f"rebuild it: {command}")
@@ -299,7 +299,7 @@ def test_a_bundle_of_another_machine_names_both_and_the_command(own_bundle: Path
     with pytest.raises(DeviceMismatch) as caught:
         Bundle(own_bundle).open()
     assert f"architecture pdp11 there, {here} here" in str(caught.value)
-    assert f"rebuild it here: python tools/build_engines.py --model {own_bundle}/model-" in str(caught.value)
+    assert f"rebuild it here: awn-build-engines --model {own_bundle}/model-" in str(caught.value)
 
 
 @pytest.mark.parametrize("fingerprint", [{}, {"architecture": None, "gpu": "Orin"}])
@@ -334,13 +334,15 @@ def test_no_bundle_yet_gives_the_command_that_builds_one() -> None:
     with pytest.raises(BundleError) as caught:
         Bundle()
     assert str(caught.value) == (
-        f"there is no bundle at {default_path()}; build one: python tools/build_engines.py --widths 0.25:1.0:0.01 --out {default_path()}"
+        f"there is no bundle at {default_path()}; build one: awn-build-engines --widths 0.25:1.0:0.01 --out {default_path()}"
     )
 
 
 def test_an_unfinished_build_says_so(own_bundle: Path) -> None:
     (own_bundle / MANIFEST).unlink()
-    with pytest.raises(BundleError, match=r"there is no bundle at .* \(a build there is not finished\); build one: "):
+    with pytest.raises(
+        BundleError, match=r"there is no bundle at .* \(a build there is not finished: the same command goes on\); build one: "
+    ):
         Bundle(own_bundle)
 
 

@@ -404,7 +404,7 @@ def test_the_default_bundle_is_the_one_that_the_tool_builds(own_bundle: Path, mo
 
 
 def test_without_a_bundle_the_error_is_the_command_that_builds_one() -> None:
-    with pytest.raises(BundleError, match=r"build one: python tools/build_engines\.py --widths 0\.25:1\.0:0\.01"):
+    with pytest.raises(BundleError, match=r"build one: awn-build-engines --widths 0\.25:1\.0:0\.01"):
         AdaptiveClassifier(budget_ms=8)
 
 
@@ -430,7 +430,7 @@ def test_the_first_profile_is_measured_and_kept_and_the_second_time_read(own_bun
     with AdaptiveClassifier(str(own_bundle)) as classifier:
         first, kept = classifier.profile, profile_path(classifier.bundle)
         assert "no profile of" in caplog.text
-        assert "tools/profile_device.py" in caplog.text
+        assert "awn-profile-device" in caplog.text
     assert kept.is_file()
     caplog.clear()
     with AdaptiveClassifier(own_bundle) as classifier:
@@ -523,3 +523,24 @@ def test_a_constructor_that_fails_frees_the_engines(small_bundle: Bundle, small_
         AdaptiveClassifier(small_bundle, profile=other)
     with pytest.raises(BackendError, match="closed"):
         opened[0].run(0)
+
+
+@pytest.mark.parametrize("answer", [None, 3, (99, Reason.FITS), (-1, Reason.FITS), ("0", Reason.FITS)])
+def test_a_governor_that_answers_wrongly_is_named(small_bundle: Bundle, small_profile: Profile, answer: object) -> None:
+    with (
+        AdaptiveClassifier(small_bundle, profile=small_profile, governor=lambda *_: answer) as classifier,
+        pytest.raises(AwnError, match="the governor must give a Decision whose point is an index from 0 to"),
+    ):
+        classifier(IMAGES[0])
+
+
+def test_what_cannot_govern_is_refused_at_once(small_bundle: Bundle, small_profile: Profile) -> None:
+    with pytest.raises(AwnError, match="a governor must be callable, got 3"):
+        AdaptiveClassifier(small_bundle, profile=small_profile, governor=3)  # type: ignore[arg-type]
+
+
+def test_no_budget_for_one_call_is_no_limit(small_bundle: Bundle, small_profile: Profile) -> None:
+    """None means the same for a call as for the classifier."""
+    with AdaptiveClassifier(small_bundle, profile=small_profile, budget_ms=1e-6) as classifier:
+        assert classifier(IMAGES[0]).reason is Reason.NOTHING_FITS
+        assert classifier(IMAGES[0], budget=None).reason is Reason.NO_LIMIT

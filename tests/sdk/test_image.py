@@ -161,10 +161,35 @@ def test_channels_first_are_refused_with_a_hint(shape: tuple[int, ...]) -> None:
         as_batch(pixels(*shape), COLOUR)
 
 
-@pytest.mark.parametrize("shape", [(7, 8, 3), (6, 9, 3), (12, 16), (6, 8, 4), (8, 6)])
-def test_another_size_is_refused_with_a_hint(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"got uint8 \(.*\); resize it first$"):
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((7, 8, 3), "resize it to 6 x 8 first"),
+        ((6, 9, 3), "resize it to 6 x 8 first"),
+        ((12, 16), "resize it to 6 x 8 first"),
+        ((8, 6), "resize it to 6 x 8 first"),
+        ((6, 8, 4), "give it 3 channels first"),
+        ((7, 8, 4), "resize it to 6 x 8 and give it 3 channels first"),
+    ],
+)
+def test_another_size_is_refused_with_what_to_do(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(InputError, match=rf"got uint8 \(.*\); {hint}$"):
         as_batch(pixels(*shape), COLOUR)
+
+
+def test_a_colour_image_for_a_network_that_reads_gray_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match=r"; convert it to grayscale first$"):
+        as_batch(pixels(6, 8, 3), (6, 8, 1))
+
+
+def test_a_list_of_images_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match=r"got list; make one array of it with numpy.stack$"):
+        as_batch([pixels(6, 8, 3)], COLOUR)
+
+
+def test_one_channel_first_is_not_taken_for_a_batch_of_one() -> None:
+    with pytest.raises(InputError, match=r"; channels come last$"):
+        as_batch(pixels(1, 6, 8), (6, 8, 1))
 
 
 @pytest.mark.parametrize("shape", [(0, 6, 8, 3), (0, 6, 8), (), (6,), (2, 7, 8, 3), (2, 3, 6, 8), (1, 2, 6, 8, 3)])

@@ -125,14 +125,14 @@ def test_a_profile_is_kept_outside_the_bundle_by_bundle_and_device(
 
 
 def test_a_missing_profile_gives_the_command(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match=r"cannot read the profile .*nothing\.json: No such file.*python tools/profile_device\.py"):
+    with pytest.raises(ProfileError, match=r"cannot read the profile .*nothing\.json: No such file.*awn-profile-device"):
         read_profile(tmp_path / "nothing.json")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "new"}', b'{"format": 1}', b'{"points": []}'])
 def test_what_is_no_profile_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "p.json").write_bytes(data)
-    with pytest.raises(ProfileError, match=r"p\.json is not a profile: .*measure again: python tools/profile_device\.py"):
+    with pytest.raises(ProfileError, match=r"p\.json is not a profile: .*measure again: awn-profile-device"):
         read_profile(tmp_path / "p.json")
 
 

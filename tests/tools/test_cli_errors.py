@@ -192,7 +192,7 @@ def reader(request: pytest.FixtureRequest, call: Run) -> Callable[[Path | None],
 
 def test_no_bundle_yet(reader: Callable[[Path | None], Done]) -> None:
     place = default_path()
-    refused(reader(None), f"there is no bundle at {place}; build one: python tools/build_engines.py --widths 0.25:1.0:0.01 --out {place}")
+    refused(reader(None), f"there is no bundle at {place}; build one: awn-build-engines --widths 0.25:1.0:0.01 --out {place}")
 
 
 def test_an_unfinished_build(reader: Callable[[Path | None], Done], own_bundle: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_bundle_of_another_machine(call: Run, own_bundle: Path) -> None:
 def test_the_command_of_the_error_builds_the_bundle(call: Run, own_bundle: Path) -> None:
     """Pasted as it stands."""
     change(own_bundle, fingerprint={"architecture": "pdp11"})
-    command = call("profile_device", "--bundle", own_bundle).err.partition("rebuild it here: python tools/")[2].split()
-    assert command[0] == "build_engines.py"
+    command = call("profile_device", "--bundle", own_bundle).err.partition("rebuild it here: ")[2].split()
+    assert command[0] == "awn-build-engines"
     assert call("build_engines", *command[1:]).code == 0
     Bundle(own_bundle).open().close()
 
@@ -279,7 +279,7 @@ def test_help_has_an_example(call: Run, tool: str) -> None:
     [
         (["build_engines.py", "--widths", "1.01"], "must be in (0, 1], got 1.01"),
         (["build_engines.py", "--model", "no.onnx"], "cannot read the model file 'no.onnx'"),
-        (["profile_device.py"], "build one: python tools/build_engines.py --widths 0.25:1.0:0.01"),
+        (["profile_device.py"], "build one: awn-build-engines --widths 0.25:1.0:0.01"),
     ],
 )
 def test_as_a_program_from_another_directory(tmp_path: Path, arguments: list[str], words: str) -> None:

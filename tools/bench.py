@@ -12,17 +12,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from engines.errors import AwnError
 from engines.files import write_atomically
 from sdk.device import describe_device
 from tools.benches.measure import Bench, Figure
-from tools.cli import command_line, run
+from tools.cli import command_line, run, typer
 
 # Name to module; a bench loads what it needs (torch, say) only when it runs.
 BENCHES = {
     "build": "tools.benches.build",
+    "curve": "tools.benches.curve",
     "memory": "tools.benches.memory",
     "overhead": "tools.benches.overhead",
     "padding": "tools.benches.padding",

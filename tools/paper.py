@@ -11,12 +11,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.table import Table
-
 from engines.errors import TrainingError
 from engines.files import write_atomically
-from tools.cli import command_line, console, progress_bar, run
+from tools.cli import Table, command_line, console, progress_bar, run, typer
 
 if TYPE_CHECKING:
     from trainer.data import Images

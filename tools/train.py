@@ -6,9 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from tools.cli import command_line, console, progress_bar, run
+from tools.cli import command_line, console, progress_bar, run, typer
 
 if TYPE_CHECKING:
     from engines.metadata import Curve

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import TrainingError
-from trainer.loop import Epoch
+from trainer.log import Epoch
 
 
 class Board:

@@ -43,15 +43,16 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
     def network(self) -> AnyWidthNetwork:
-        """The network of the recipe, freshly initialised."""
-        return build_network(
-            self.recipe.network,
-            classes=len(self.labels),
-            image=self.image,
-            mean=self.mean,
-            std=self.std,
-            **self.recipe.arguments,
-        )
+        """The network of the recipe, freshly initialised.
+
+        Raises:
+            TrainingError: no network has the name, or it does not take the recipe's arguments.
+        """
+        facts: dict[str, object] = {"classes": len(self.labels), "image": self.image, "mean": self.mean, "std": self.std}
+        taken = (facts.keys() | {"name"}) & self.recipe.arguments.keys()
+        if taken:
+            raise TrainingError(f"the recipe {self.recipe.name} has {', '.join(sorted(taken))} among its arguments; the data say those")
+        return build_network(self.recipe.network, **facts, **self.recipe.arguments)
 
 
 def save(path: Path, tensors: dict[str, Tensor], header: Header) -> None:

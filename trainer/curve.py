@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engines.errors import TrainingError
 from engines.files import write_atomically
-from engines.model import Curve
+from engines.metadata import Curve
 from engines.widths import format_width
 from trainer.data import Images
 from trainer.layers import set_width

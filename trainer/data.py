@@ -144,6 +144,8 @@ def _from_torchvision(name: str, root: Path, *, train: bool, download: bool) -> 
     known = DATA[name]
     try:
         raw = getattr(datasets, known.kind)(str(root), train=train, download=download)
+    except (ValueError, AssertionError, EOFError) as error:  # what its readers stumble over
+        raise TrainingError(f"the files of {name} at {root / known.folder} are damaged ({error}): fetch them again") from None
     except (RuntimeError, OSError) as error:
         raise TrainingError(
             f"{name} was not found under {root} ({error}); put its files at {root / known.folder}, or its images at "
@@ -162,11 +164,24 @@ def _from_folder(name: str, place: Path, *, train: bool, size: int, known: DataI
         raise TrainingError(f"{place / 'train'} has {len(labels)} classes that are not those of {name}: expected {', '.join(known.labels)}")
     images, targets, formats = folder.read(place / part, labels, size)
     if known is None:
-        base = images if train else folder.read(place / "train", labels, size)[0]
-        pixels = base.flatten(0, 2).double() / 255
-        mean, std = tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).clamp_min(1 / 255).tolist())
+        mean, std = _mean_and_std(images if train else folder.read(place / "train", labels, size)[0])
         known = DataInfo("", f"{name}/{{train,test}}/<class>/*", labels, mean, std)
+    if images.shape[3] == 1 and len(known.mean) == 3:  # grey test images of a network that is trained on colour
+        images = images.repeat(1, 1, 1, 3)
     return Images(images, targets, known, f"{name} ({'/'.join(formats)} copies read from an image folder)")
+
+
+def _mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel for pixels in 0 to 1, uint8 (N, H, W, C)."""
+    # From counts: as floats the images of a large folder would fill the memory.
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    shares = (
+        torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(3)]).double() / images[..., 0].numel()
+    )
+    mean = shares @ levels
+    variance = (shares * (levels - mean[:, None]).square()).sum(1)
+    # A channel that is the same everywhere must still divide.
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1 / 255).tolist())
 
 
 def _digits(train: bool) -> Images:

@@ -19,7 +19,8 @@ from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own habit)
 
 from engines.errors import TrainingError
-from engines.model import Axis, Metadata, Model, write_model
+from engines.metadata import Axis, Metadata
+from engines.model import Model, write_model
 from engines.widths import format_width, parse_grid
 from trainer.checkpoint import Header
 from trainer.curve import measure_curve
@@ -69,6 +70,15 @@ def export(network: AnyWidthNetwork, header: Header, path: Path, test: Images) -
         },
     )
     return write_model(path, graph.model(), metadata)
+
+
+def check_export(network: AnyWidthNetwork) -> None:
+    """Go through a network as `export` does, and write nothing.
+
+    Raises:
+        TrainingError: the network has a part that cannot be exported; the message names it.
+    """
+    _Graph(network)
 
 
 class _Leaves(fx.Tracer):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.model import Curve
+from engines.metadata import Curve
 from engines.widths import format_width, parse_grid
 from trainer.curve import measure_curve, write_curve
+from trainer.export import CURVE_STEP, check_export, export
 from trainer.loop import Run
+
+
+def check(run: Run) -> None:
+    """Refuse a network that could not be exported, before time is spent on training it.
+
+    Raises:
+        TrainingError: the network has a part that cannot be exported; the message names it.
+    """
+    if run.kept.prefix:
+        check_export(run.kept)
 
 
 def finish(run: Run) -> tuple[Path, Curve]:
@@ -19,8 +30,6 @@ def finish(run: Run) -> tuple[Path, Curve]:
     Raises:
         TrainingError: the network has a part that cannot be exported.
     """
-    from trainer.export import CURVE_STEP, export  # needs onnx
-
     network = run.kept
     if network.prefix:
         path = run.out / f"{run.recipe.name}.onnx"

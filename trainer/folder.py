@@ -16,12 +16,12 @@ SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WebP", ".b
 
 
 def classes(place: Path) -> tuple[str, ...]:
-    """The classes of a folder, which are its directories in alphabetical order.
+    """The classes of a folder, which are its directories in alphabetical order, but for hidden ones.
 
     Raises:
         TrainingError: there are none.
     """
-    names = tuple(sorted(entry.name for entry in place.iterdir() if entry.is_dir())) if place.is_dir() else ()
+    names = tuple(sorted(entry.name for entry in place.iterdir() if entry.is_dir() and entry.name[0] != ".")) if place.is_dir() else ()
     if not names:
         raise TrainingError(f"{place} has no directories; an image folder has one for each class: {place}/<class>/*.jpg")
     return names
@@ -39,14 +39,12 @@ def read(place: Path, labels: tuple[str, ...], size: int) -> tuple[Tensor, Tenso
         Images, uint8 (N, H, W, C); labels, int64 (N,); the file formats that were seen. One channel if every image is grey, else 3.
 
     Raises:
-        TrainingError: there are no images, one cannot be read, their sizes differ, or a class is not in `labels`.
+        TrainingError: a class has no images, one cannot be read, their sizes differ, or a class is not in `labels`.
     """
     strange = set(classes(place)) - set(labels)
     if strange:
         raise TrainingError(f"{place} has classes that the training images do not have: {', '.join(sorted(strange))}")
     files = [(file, index) for index, label in enumerate(labels) for file in _images(place / label)]
-    if not files:
-        raise TrainingError(f"there are no images at {place}/<class>/*; formats are {', '.join(sorted(SUFFIXES))}")
     # Decoding lets go of the interpreter lock.
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(lambda file: _decode(file[0], size), files))
@@ -63,12 +61,19 @@ def read(place: Path, labels: tuple[str, ...], size: int) -> tuple[Tensor, Tenso
 
 
 def _images(place: Path) -> list[Path]:
-    return sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES) if place.is_dir() else []
+    if not place.is_dir():
+        return []
+    files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise TrainingError(f"there are no images in {place}; formats are {', '.join(sorted(SUFFIXES))}")
+    return files
 
 
 def _decode(file: Path, size: int) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
-
+    try:
+        from PIL import Image
+    except ImportError:
+        raise TrainingError("an image folder needs Pillow, which is not installed: pip install pillow") from None
     try:
         with Image.open(file) as opened:
             image = opened if opened.mode in ("L", "RGB") else opened.convert("RGB")
@@ -80,5 +85,5 @@ def _decode(file: Path, size: int) -> NDArray[np.uint8]:
                 left, top = (image.width - size) // 2, (image.height - size) // 2
                 image = image.crop((left, top, left + size, top + size))
             return np.asarray(image, np.uint8)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # a broken PNG is a SyntaxError to Pillow
         raise TrainingError(f"cannot read the image {file}: {error}") from None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 
 import msgspec
@@ -19,12 +18,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engines.errors import TrainingError
-from engines.files import write_atomically
+from engines.files import remove_parts
 from engines.widths import format_width, parse_grid
 from trainer import checkpoint, processes
 from trainer.augment import shift_and_flip
 from trainer.curve import measure_curve
 from trainer.data import Images, info
+from trainer.log import Epoch, read_log, write_log
 from trainer.networks import AnyWidthNetwork
 from trainer.norms import WidthBatchNorm
 from trainer.recipe import Recipe
@@ -32,25 +32,6 @@ from trainer.statistics import gather_statistics
 from trainer.step import STEPS, choose_widths
 
 REPORT_BATCHES = 4  # of 500 images, for the statistics of a US-Net at the end of an epoch
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to.
-
-    Attributes:
-        epoch: Counted from 1.
-        loss: Mean over steps and widths of the training loss.
-        lr: Learning rate of the last step.
-        seconds: Time of the training steps.
-        accuracy: Share of the test images that the kept weights get right, by width.
-    """
-
-    epoch: int
-    loss: float
-    lr: float
-    seconds: float
-    accuracy: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -90,7 +71,7 @@ class Run:
         out: Directory of the run: `last.safetensors` to resume from, `weights.safetensors` at the end, `log.csv`.
 
     Raises:
-        TrainingError: the recipe asks for what its network cannot do.
+        TrainingError: the recipe asks for what its network cannot do, or training and test images differ in shape.
     """
 
     def __init__(self, recipe: Recipe, train: Images, test: Images, out: Path) -> None:
@@ -98,6 +79,11 @@ class Run:
         recipe.check()
         data = train.info or info(recipe.data)
         _, height, width, channels = train.images.shape
+        if test.images.shape[1:] != train.images.shape[1:]:
+            shapes = ["x".join(map(str, images.images.shape[1:])) for images in (train, test)]
+            raise TrainingError(
+                f"training images are {shapes[0]} and test images {shapes[1]} (height, width, channels): set size in the recipe"
+            )
         self.header = checkpoint.Header(
             recipe=recipe,
             labels=data.labels,
@@ -136,8 +122,10 @@ class Run:
         """Train to the end of the recipe, a checkpoint an epoch.
 
         Raises:
-            TrainingError: the loss is no longer finite; the last checkpoint is from before.
+            TrainingError: the loss is no longer finite, and the last checkpoint is from before; or the directory holds another run or
+                cannot be written to.
         """
+        self._claim()
         widths = four_widths(self.network.rule.a_min)
         while len(self.epochs) < self.recipe.epochs:
             epoch = len(self.epochs)
@@ -165,6 +153,7 @@ class Run:
             TrainingError: there is none, or it is of another recipe.
         """
         path = self.out / "last.safetensors"
+        remove_parts(self.out)
         tensors, header = checkpoint.load(path)
         if header.recipe != self.recipe:
             raise TrainingError(f"{path} is of another recipe than the one given: choose another --out, or train anew without --resume")
@@ -181,9 +170,18 @@ class Run:
             if name in parts.get("momentum", {}):
                 self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(parts["momentum"][name])
         self.generator.set_state(tensors["generator/state"])
-        self.epochs = _read_log(self.out / "log.csv")[: header.epochs_done]
+        self.epochs = read_log(self.out / "log.csv")[: header.epochs_done]
         if len(self.epochs) != header.epochs_done:
             raise TrainingError(f"{self.out / 'log.csv'} has {len(self.epochs)} epochs, {path} has {header.epochs_done}: train anew")
+
+    def _claim(self) -> None:
+        """Before any time is spent: the directory can be written to, and holds no run that this one would replace."""
+        for name in ("last.safetensors", "weights.safetensors"):
+            if not self.epochs and (self.out / name).exists():
+                raise TrainingError(f"{self.out} holds a run already ({name}): pass --resume to go on with it, or choose another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.out, os.W_OK):
+            raise TrainingError(f"{self.out} cannot be written to: choose another --out")
 
     def _epoch(self, epoch: int, on_progress: Callable[[Progress], None]) -> float:
         recipe, network = self.recipe, self.network
@@ -252,7 +250,7 @@ class Run:
                 tensors[f"momentum/{name}"] = buffer
         tensors["generator/state"] = self.generator.get_state()
         # The log first: a checkpoint never knows of more epochs than the log.
-        write_atomically(self.out / "log.csv", _format_log(self.epochs))
+        write_log(self.out / "log.csv", self.epochs)
         checkpoint.save(self.out / "last.safetensors", tensors, self._header())
 
 
@@ -269,26 +267,3 @@ def _check(network: AnyWidthNetwork, recipe: Recipe) -> None:
                 f"the recipe {recipe.name} trains {recipe.widths.choose} widths, but its s-net keeps batch statistics for {known} alone: "
                 f"set choose = 'fixed' and grid = '{known}'"
             )
-
-
-def _format_log(epochs: list[Epoch]) -> bytes:
-    text = StringIO()
-    widths = list(epochs[0].accuracy)
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["epoch", "loss", "lr", "seconds", *(f"accuracy@{width}" for width in widths)])
-    for epoch in epochs:
-        values = asdict(epoch)
-        rows.writerow([*list(values.values())[:4], *values["accuracy"].values()])
-    return text.getvalue().encode()
-
-
-def _read_log(path: Path) -> list[Epoch]:
-    try:
-        header, *rows = csv.reader(StringIO(path.read_text()))
-        names = [name.removeprefix("accuracy@") for name in header[4:]]
-        return [
-            Epoch(int(e), float(loss), float(lr), float(s), dict(zip(names, map(float, accuracy), strict=True)))
-            for e, loss, lr, s, *accuracy in rows
-        ]
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot read the log of the run, {path}: {error}") from None

@@ -124,7 +124,11 @@ class WidthBatchNorm(WidthLayer):
 
     def at(self, width: Fraction) -> None:
         """Use the statistics of a width, or of the next larger one, from now on."""
-        self.set = next((i for i, known in enumerate(self.widths) if known >= width), len(self.widths) - 1)
+        self.set = self.set_of(width)
+
+    def set_of(self, width: Fraction) -> int:
+        """Which set of statistics serves a width: its own, or that of the next larger one (paper, section 5.1)."""
+        return next((i for i, known in enumerate(self.widths) if known >= width), len(self.widths) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the leading k channels with the statistics of the width."""

@@ -13,21 +13,26 @@ import torch
 from torch import Tensor, distributed, nn
 
 from engines.errors import TrainingError
+from trainer.device import choose_device
 
 
 def start(device: str) -> str:
     """Join the other processes, if torchrun started this one; once in a process.
 
     Args:
-        device: "cpu", "cuda" or "cuda:1".
+        device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:
         The device of this process: its own GPU where there are several.
+
+    Raises:
+        TrainingError: this machine has no such device, or fewer GPUs than processes.
     """
+    device = choose_device(device)
     if "WORLD_SIZE" not in os.environ or not distributed.is_available():
         return device
     if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")

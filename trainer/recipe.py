@@ -1,6 +1,7 @@
 """Recipes: what to train, on what, and how, as TOML files.
 
-A recipe may build on another with `base = "NAME"`, and hold `[variants.X]` tables that change it: such a one is named `FILE/X`.
+A recipe may build on another with `base = "NAME"`, one that ships or a file beside it, and hold `[variants.X]` tables that change it: such
+a one is named `FILE/X`.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "ema is in [0, 1)": (self.ema, 0 <= self.ema < 1),
             "shift is not below 0": (self.shift, self.shift >= 0),
             "size is not below 0": (self.size, self.size >= 0),
+            "seed is in [0, 2^63)": (self.seed, 0 <= self.seed < 2**63),
             "widths.count is at least 2 (the narrowest and the full width)": (self.widths.count, self.widths.count >= 2),
             "nesterov needs a momentum above 0": (self.momentum, self.momentum > 0 or not self.nesterov),
         }
@@ -190,7 +192,8 @@ def _table(name: str, below: tuple[str, ...]) -> tuple[dict[str, Any] | None, di
     if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
         raise TrainingError(f"the recipe {path} is not right: variants are tables, [variants.NAME]")
     if base is not None:
-        under, more, _ = _table(str(base), (*below, name))
+        beside = path.parent / str(base)
+        under, more, _ = _table(str(beside if beside.is_file() else base), (*below, name))
         if under is None:
             raise TrainingError(f"the recipe {path} has the base {base!r}, which is not there")
         under.pop("name", None)
@@ -200,5 +203,6 @@ def _table(name: str, below: tuple[str, ...]) -> tuple[dict[str, Any] | None, di
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """One table over another, tables within them too."""
-    both = {key: _merged(under[key], over[key]) for key in under.keys() & over.keys() if isinstance(over[key], dict)}
+    tables = [key for key in under.keys() & over.keys() if isinstance(under[key], dict) and isinstance(over[key], dict)]
+    both = {key: _merged(under[key], over[key]) for key in tables}
     return {**under, **over, **both}

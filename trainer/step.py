@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own habit)
 
-from engines.widths import parse_grid
+from engines.errors import TrainingError
+from engines.widths import format_width, parse_grid
 from trainer.layers import set_width
 from trainer.networks import AnyWidthNetwork
 from trainer.recipe import Widths
@@ -39,7 +40,11 @@ def algorithm_1(
 
     Returns:
         The mean loss of each width, (len(widths),), detached, before `weight`.
+
+    Raises:
+        TrainingError: `distil` is not 0, and the full width is not there to learn from.
     """
+    _check_teacher(widths, distil)
     losses: dict[int, Tensor] = {}
     answers = None
     # The full width first: the others learn from its answers.
@@ -75,19 +80,25 @@ def one_pass(
     The running statistics of batch norm move once a step here, and once a pass there.
 
     Raises:
-        TrainingError: the network lacks the prefix property.
+        TrainingError: the network lacks the prefix property, or the full width to learn from is missing.
     """
+    _check_teacher(widths, distil)
     logits = network.exits(images, widths)
     count, n, classes = logits.shape
     flat = logits.reshape(count * n, classes)
     losses = _means(F.cross_entropy(flat, labels.repeat(count), label_smoothing=label_smoothing, reduction="none"), count)
-    if distil and Fraction(1) in widths:
+    if distil:
         answers = logits[list(widths).index(Fraction(1))].detach().softmax(1)
         soft = _means(F.cross_entropy(flat, answers.repeat(count, 1), reduction="none"), count)
         share = torch.tensor([0.0 if width == 1 else distil for width in widths], dtype=soft.dtype, device=soft.device)
         losses = (1 - share) * losses + share * soft
     (losses.sum() * weight).backward()
     return losses.detach()
+
+
+def _check_teacher(widths: Sequence[Fraction], distil: float) -> None:
+    if distil and Fraction(1) not in widths:
+        raise TrainingError(f"distil = {distil} needs width 1 among the widths of a step, got up to {format_width(max(widths))}")
 
 
 def _means(each: Tensor, count: int) -> Tensor:

@@ -105,7 +105,7 @@ def test_a_profile_is_written_where_the_classifier_looks(tmp_path: Path, caplog:
     assert tool("build_engines.py", "--widths", "0.5,1.0", cwd=tmp_path).returncode == 0
     done = tool("profile_device.py", "--time", "0.2", "--figure", "curve.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "2 networks" in done.stdout
+    assert "2 engines (2 networks)" in done.stdout
     assert "width 1.0" in (tmp_path / "curve.svg").read_text()
     with sdk.AdaptiveClassifier():
         assert "no profile" not in caplog.text
@@ -137,7 +137,9 @@ def test_a_bench_ends_with_its_figures_as_json(tmp_path: Path) -> None:
 def test_an_unknown_bench_is_one_line(tmp_path: Path) -> None:
     done = tool("bench.py", "speed", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.strip() == ("error: no bench is named 'speed'; there are: build, memory, overhead, padding, switch, train-step")
+    assert done.stderr.strip() == (
+        "error: no bench is named 'speed'; there are: build, curve, memory, overhead, padding, switch, train-step"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00"])

@@ -83,3 +83,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "w.safetensors", header().network().state_dict(), header(recipe=other))
     with pytest.raises(TrainingError, match="do not fit the recipe's network"):
         checkpoint.load_network(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("taken", ["classes", "image", "mean", "std", "name"])
+def test_arguments_that_the_data_say_are_refused(taken: str) -> None:
+    with pytest.raises(TrainingError, match=f"the recipe tiny has {taken} among its arguments"):
+        header(recipe=tiny.recipe(arguments={taken: 5})).network()

@@ -131,9 +131,40 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "pets/test/fish").mkdir()
     with pytest.raises(TrainingError, match="classes that the training images do not have: fish"):
         data.load("pets", tmp_path, train=False)
+    make_folder(tmp_path / "half")
+    (tmp_path / "half/train/fish").mkdir()
+    (tmp_path / "half/train/.hidden").mkdir()  # which is no class
+    with pytest.raises(TrainingError, match=r"no images in .*half/train/fish; formats are"):
+        data.load("half", tmp_path, train=True)
     (tmp_path / "bare/train/a").mkdir(parents=True)
     with pytest.raises(TrainingError, match="there are no images"):
         data.load("bare", tmp_path, train=True)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_that_breaks_off_is_named(suffix: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / "pets", suffix=suffix, size=64)
+    path = tmp_path / f"pets/train/cat/0.{suffix}"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(TrainingError, match=rf"cannot read the image .*cat/0\.{suffix}"):
+        data.load("pets", tmp_path, train=True)
+
+
+def test_damaged_files_of_torchvision_are_named(tmp_path: Path) -> None:
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"MNIST/raw/{part}-ubyte").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"files of mnist at .* are damaged"):
+        data.load("mnist", tmp_path, train=True)
+
+
+def test_grey_test_images_of_a_coloured_data_set_get_three_channels(tmp_path: Path) -> None:
+    make_folder(tmp_path / "pets")
+    for path in (tmp_path / "pets/test").glob("*/*.png"):
+        Image.new("L", (16, 16), 9).save(path)
+    found = data.load("pets", tmp_path, train=False)
+    assert found.images.shape == (4, 16, 16, 3)
+    assert found.images.unique().tolist() == [9]
 
 
 def test_scikit_learns_digits(tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from engines.errors import TrainingError
 from engines.model import Model
 from tests.trainer import tiny
 from trainer.board import Board
 from trainer.curve import read_curve
-from trainer.finish import finish
-from trainer.loop import Epoch, Run
+from trainer.finish import check, finish
+from trainer.log import Epoch
+from trainer.loop import Run
 from trainer.recipe import Widths
 
 
@@ -35,6 +37,14 @@ def test_a_baseline_leaves_weights_and_its_curve(tmp_path: Path) -> None:
     assert len(curve.correct) == 76
     assert read_curve(tmp_path / "curve.csv") == curve
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_network_that_cannot_be_exported_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    run = Run(tiny.recipe(), tiny.images(32), tiny.images(40, seed=1), tmp_path)
+    check(run)
+    run.network.features.append(nn.Dropout())
+    with pytest.raises(TrainingError, match="cannot export Dropout"):
+        check(run)
 
 
 EPOCH = Epoch(1, 0.5, 0.1, 2.0, {"0.25": 0.7, "1.0": 0.9})

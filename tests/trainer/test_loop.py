@@ -14,6 +14,7 @@ from tests.trainer import tiny
 from trainer import checkpoint, loop
 from trainer.data import Images
 from trainer.layers import TriangularConv2d
+from trainer.log import Epoch
 from trainer.loop import Run, four_widths, learning_rate
 from trainer.networks import AnyWidthNetwork
 from trainer.norms import WidthBatchNorm
@@ -36,7 +37,7 @@ class Stopped(Exception):
 
 
 def stop_after(epochs: int) -> object:
-    def on_epoch(done: loop.Epoch) -> None:
+    def on_epoch(done: Epoch) -> None:
         if done.epoch == epochs:
             raise Stopped
 
@@ -144,6 +145,40 @@ def test_the_message_names_no_checkpoint_that_is_not_there(tmp_path: Path) -> No
         training.network.classifier.bias.fill_(float("inf"))
     with pytest.raises(TrainingError, match="there is no checkpoint yet"):
         training.train()
+
+
+@pytest.mark.parametrize("left", ["last.safetensors", "weights.safetensors"])
+def test_a_run_is_not_trained_over(left: str, tmp_path: Path) -> None:
+    run(tiny.recipe(epochs=1), tmp_path).train()
+    for name in {"last.safetensors", "weights.safetensors"} - {left}:
+        (tmp_path / name).unlink()
+    before = (tmp_path / left).read_bytes()
+    with pytest.raises(TrainingError, match=rf"holds a run already \({left}\): pass --resume .*another --out"):
+        run(tiny.recipe(epochs=1), tmp_path).train()
+    assert (tmp_path / left).read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop.os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(TrainingError, match="cannot be written to"):
+        run(tiny.recipe(), tmp_path).train(on_progress=lambda _: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        run(tiny.recipe(), tmp_path / "file").train(on_progress=lambda _: pytest.fail("trained"))
+
+
+def test_resuming_clears_what_a_killed_run_left_half_written(tmp_path: Path) -> None:
+    run(tiny.recipe(epochs=1), tmp_path).train()
+    part = tmp_path / ".last.safetensors.abc.part"
+    part.write_bytes(b"half")
+    run(tiny.recipe(epochs=1), tmp_path).resume()
+    assert not part.exists()
+
+
+def test_training_and_test_images_of_different_shapes_are_refused(tmp_path: Path) -> None:
+    test = Images(TEST.images[:, :12], TEST.labels, TEST.info)
+    with pytest.raises(TrainingError, match="training images are 16x16x1 and test images 12x16x1"):
+        Run(tiny.recipe(), TRAIN, test, tmp_path)
 
 
 def test_resuming_another_recipe_is_refused(tmp_path: Path) -> None:

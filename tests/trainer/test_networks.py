@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from engines.errors import TrainingError, WidthError
-from engines.widths import parse_grid
+from engines.widths import WidthRule, parse_grid
 from tests.trainer import tiny
-from trainer.layers import SlicedConv2d, TriangularConv2d
-from trainer.networks import build_network
+from trainer.layers import Classifier, SlicedConv2d, TriangularConv2d
+from trainer.networks import AnyWidthNetwork, build_network
 from trainer.networks.kinds import evenly_spaced, layers
 from trainer.norms import WidthBatchNorm
 
@@ -100,6 +100,8 @@ def test_variants_tell_sub_networks_apart() -> None:
         ({"kind": "slim"}, "no kind of network is named 'slim'; there are: awn, plain-bn, s-net, us-net"),
         ({"kind": "s-net", "statistics": "0.25,0.5"}, "must end with 1"),
         ({"kind": "us-net", "statistics": 0}, "at least one width"),
+        ({"statistics": 0.25, "kind": "s-net"}, "does not take these arguments"),
+        ({"channels": float("inf")}, "does not take these arguments"),
         ({"colour": "red"}, "lenet3c1l does not take these arguments: .*colour"),
         ({"image": (12, 12, 1)}, "at least 14x14, got 12x12"),
     ],
@@ -137,3 +139,12 @@ def test_mixed_precision_is_for_training_alone() -> None:
     net.mixed = False
     assert torch.equal(net(x), answers)
     assert isinstance(tiny.network("lenet3c1l", kind="s-net").features[1], WidthBatchNorm)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(8, 8, 1), nn.ConvTranspose2d(8, 8, 1), nn.Linear(8, 8), nn.BatchNorm2d(8), nn.GroupNorm(2, 8), nn.LayerNorm(8)]
+)
+def test_a_layer_that_does_not_follow_the_width_is_refused_when_the_network_is_made(layer: nn.Module) -> None:
+    features = nn.Sequential(nn.Sequential(layer), nn.ReLU())
+    with pytest.raises(TrainingError, match=rf"layer 0\.0 is torch's own {type(layer).__name__}, .* take one of the layers in"):
+        AnyWidthNetwork(features, Classifier(8, 4), rule=WidthRule(Fraction(1, 4)), image=(16, 16, 1), mean=(0.5,), std=(0.3,))

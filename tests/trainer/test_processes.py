@@ -93,3 +93,17 @@ def test_alone_there_is_nothing_to_share() -> None:
     assert processes.total(x) is x
     processes.average_gradients([])
     processes.stop()
+
+
+def test_a_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert processes.start("auto") == "cuda:1"
+    assert taken == ["cuda:1"]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(TrainingError, match="'cuda:2'"):
+        processes.start("cuda")

@@ -78,6 +78,7 @@ def test_a_recipe_by_path_with_base_and_variant(tmp_path: Path) -> None:
         (GOOD + "weight_decay = -1.0", "weight_decay is not below 0"),
         (GOOD + "warmup = 4", r"warmup is in \[0, epochs\], got 4"),
         (GOOD + "ema = 1.0", "ema is in"),
+        (GOOD + f"seed = {2**63}", "seed is in"),
         (GOOD + "distil = 2", "distil is in"),
         (GOOD + "nesterov = true\nmomentum = 0.0", "nesterov needs a momentum"),
         (GOOD + "schedule = 'wave'", "wave"),
@@ -91,6 +92,17 @@ def test_what_is_wrong_is_said(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(TrainingError, match=message):
         recipe.read(str(tmp_path / "bad.toml"))
+
+
+def test_a_base_may_lie_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "common.toml").write_text(GOOD)
+    (tmp_path / "mine.toml").write_text('base = "common.toml"\nepochs = 7\n')
+    assert recipe.read(str(tmp_path / "mine.toml")).epochs == 7
+
+
+def test_a_table_over_what_is_none_takes_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(GOOD + "arguments = 3\n[variants.a]\narguments = { channels = 4 }\n")
+    assert recipe.read(f"{tmp_path / 'mine.toml'}/a").arguments == {"channels": 4}
 
 
 def test_a_name_that_no_recipe_has_lists_those_that_ship() -> None:

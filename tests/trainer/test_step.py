@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -58,6 +59,24 @@ def test_distillation_teaches_narrow_widths_and_leaves_the_full_one_alone() -> N
     assert taught[0] != plain[0]
 
 
+def test_all_widths_learn_from_the_full_one() -> None:
+    """The widths of a step that trains all must hold 1 itself, or nobody is the teacher."""
+    net = tiny.network("lenet3c1l").double()
+    x = tiny.images()
+    widths = choose_widths(net, Widths(choose="all"), torch.Generator())
+    plain = one_pass(net, x.images, x.labels, widths)
+    taught = one_pass(net, x.images, x.labels, widths, distil=0.5)
+    assert taught[-1] == plain[-1]
+    assert (taught[:-1] != plain[:-1]).all()
+
+
+@pytest.mark.parametrize("step", [one_pass, algorithm_1])
+def test_distillation_without_the_full_width_is_refused(step: Callable[..., torch.Tensor]) -> None:
+    x = tiny.images()
+    with pytest.raises(TrainingError, match=r"distil = 0.5 needs width 1 .* got up to 0\.9"):
+        step(tiny.network("lenet3c1l"), x.images, x.labels, parse_grid("0.25,0.9"), distil=0.5)
+
+
 def test_a_network_without_the_prefix_property_is_refused_with_the_reason() -> None:
     net = tiny.network("lenet3c1l", kind="plain-bn")
     x = tiny.images()
@@ -91,7 +110,7 @@ def test_all_widths_are_the_different_sub_networks(name: str, divisor: int, coun
     net = tiny.network(name, divisor)
     widths = net.distinct_widths()
     assert len(widths) == count
-    assert widths[0] == net.rule.a_min
+    assert (widths[0], widths[-1]) == (net.rule.a_min, 1)
     active = {net.rule.active(net.classifier.channels, width) for width in widths}
     assert len(active) == count
     fine = {net.rule.active(net.classifier.channels, width) for width in parse_grid("0.25:1.0:0.001")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engines.errors import TrainingError
+from engines.errors import AwnError, TrainingError
 from trainer.networks.anywidth import AnyWidthNetwork
 from trainer.networks.lenet import lenet3c1l
 from trainer.networks.mobilenet import mobilenetv2
@@ -28,7 +28,9 @@ def build_network(name: str, **arguments: object) -> AnyWidthNetwork:
         raise TrainingError(f"no network is named {name!r}; there are: {', '.join(sorted(NETWORKS))}")
     try:
         return NETWORKS[name](**arguments)
-    except TypeError as error:
+    except AwnError:
+        raise
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # whatever a recipe's TOML can make of an argument
         raise TrainingError(f"the network {name} does not take these arguments: {error}") from None
 
 

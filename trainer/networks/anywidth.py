@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from engines.errors import TrainingError
 from engines.widths import WidthRule
-from trainer.layers import Classifier, SlicedConv2d, TriangularLinear, WidthLayer, set_width
-from trainer.norms import WidthBatchNorm
+from trainer.layers import Classifier, DepthwiseConv2d, SlicedConv2d, TriangularLinear, WidthLayer, set_width
+from trainer.norms import ActiveBatchNorm, WidthBatchNorm
+
+# Layers of torch's own that mix channels or have a fixed number of them, and those here that are built on them.
+_FOREIGN = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_OURS = (WidthLayer, DepthwiseConv2d, ActiveBatchNorm)
 
 
 class AnyWidthNetwork(nn.Module):
@@ -25,6 +29,9 @@ class AnyWidthNetwork(nn.Module):
         image: Height, width and channels of the input.
         mean: Mean of each image channel, for pixels in 0 to 1.
         std: Standard deviation of each image channel, for pixels in 0 to 1.
+
+    Raises:
+        TrainingError: the features have a layer of torch's own that does not follow the width; the message names it.
 
     Attributes:
         mixed: Compute the features in mixed precision (bfloat16) while training; weights, batch statistics, classifier and losses stay
@@ -48,6 +55,7 @@ class AnyWidthNetwork(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
+        _refuse_what_no_width_reaches(features)
         self.features, self.classifier = features, classifier
         self.rule, self.image = rule, image
         self.mean, self.std = tuple(mean), tuple(std)
@@ -117,17 +125,18 @@ class AnyWidthNetwork(nn.Module):
         return self(images)
 
     def distinct_widths(self) -> tuple[Fraction, ...]:
-        """The narrowest width of each different sub-network, ascending.
+        """A width of each different sub-network, ascending: the narrowest one, but 1 for the network itself.
 
         With the prefix property the logits of a width hang on how many features the classifier reads and on nothing else: two widths
         that agree in that are one function, though hidden channels that nothing reads may come between them.
         """
-        return self.rule.distinct([self.classifier.channels] if self.prefix else self._dimensions())
+        *narrower, _ = self.rule.distinct([self.classifier.channels] if self.prefix else self._dimensions())
+        return (*narrower, Fraction(1))
 
     def variant(self, width: Fraction) -> tuple[int, ...]:
         """What tells sub-networks apart: equal at two widths if they compute the same."""
         norms = [layer for layer in self.features.modules() if isinstance(layer, WidthBatchNorm)]
-        sets = {next((i for i, known in enumerate(norm.widths) if known >= width), 0) for norm in norms}
+        sets = {norm.set_of(width) for norm in norms}
         return (*(self.rule.active(m, width) for m in sorted(set(self._dimensions()))), *sorted(sets))
 
     def _extract(self, images: Tensor) -> Tensor:
@@ -138,3 +147,13 @@ class AnyWidthNetwork(nn.Module):
     def _dimensions(self) -> list[int]:
         layers = (SlicedConv2d, TriangularLinear)
         return [module.weight.shape[0] for module in self.features.modules() if isinstance(module, layers)]
+
+
+def _refuse_what_no_width_reaches(features: nn.Module) -> None:
+    """Refuse layers that would be the same at every width, before they fail at a narrow one or break the prefix property unseen."""
+    for name, layer in features.named_modules():
+        if isinstance(layer, _FOREIGN) and not isinstance(layer, _OURS):
+            raise TrainingError(
+                f"layer {name} is torch's own {type(layer).__name__}, which does not follow the width: take one of the layers in "
+                f"trainer.layers, and ActiveBatchNorm from trainer.norms"
+            )

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 from engines.errors import TrainingError
-from engines.model import Curve
+from engines.metadata import Curve
 from engines.widths import format_width, parse_grid, parse_width
 from trainer import checkpoint, recipe
 from trainer.curve import measure_curve, read_curve, write_curve

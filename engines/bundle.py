@@ -25,6 +25,7 @@ import platformdirs
 from engines.backends import Backend, Exit, Interface, Pool, load_backend
 from engines.errors import BackendError, BundleError, DeviceMismatch, WidthError
 from engines.files import write_atomically
+from engines.formats import decode_format
 from engines.widths import format_width, parse_width
 
 FORMAT = 1
@@ -253,14 +254,8 @@ def _read_manifest(path: Path) -> Manifest:
     if not data.startswith(_HEAD) or found != hashlib.sha256(blank).hexdigest():
         raise BundleError(f"{file} was changed after the build, or is damaged (its SHA-256 differs); rebuild it: {build_command(path)}")
 
-    class Version(msgspec.Struct):
-        format: int
-
     try:
-        version = msgspec.json.decode(data, type=Version).format
-        if version > FORMAT:
-            raise BundleError(f"{file} has format {version}; this version reads up to {FORMAT}: update this package")
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = decode_format(data, Manifest, newest=FORMAT, name=str(file), error=BundleError)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is not a manifest: {error}") from None
     sizes = [manifest.model.bytes, *(engine.file.bytes for engine in manifest.engines)]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ModelError
+from engines.formats import decode_format
 from engines.widths import parse_width
 
 FORMAT = 1
@@ -100,13 +101,7 @@ def decode(text: str, name: str) -> Metadata:
         ModelError: they are damaged or of a newer format.
     """
 
-    class Version(msgspec.Struct):
-        format: int
-
     try:
-        found = msgspec.json.decode(text, type=Version).format
-        if found > FORMAT:
-            raise ModelError(f"{name} has format {found}; this version reads up to {FORMAT}: update this package")
-        return msgspec.json.decode(text, type=Metadata)
+        return decode_format(text, Metadata, newest=FORMAT, name=name, error=ModelError)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{name}: its {KEY!r} metadata is damaged: {error}") from None

@@ -18,6 +18,7 @@ from engines.backends import Pool, load_backend
 from engines.bundle import Bundle, WidthEntry
 from engines.errors import ProfileError
 from engines.files import write_atomically
+from engines.formats import decode_format
 from sdk.device import describe_device
 
 FORMAT = 1
@@ -155,15 +156,9 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     """
     again = "measure again: awn-profile-device"
 
-    class Version(msgspec.Struct):
-        format: int
-
     try:
         data = path.read_bytes()
-        version = msgspec.json.decode(data, type=Version).format
-        if version > FORMAT:
-            raise ProfileError(f"{path} has format {version}; this version reads up to {FORMAT}: update this package")
-        profile = msgspec.json.decode(data, type=Profile)
+        profile = decode_format(data, Profile, newest=FORMAT, name=str(path), error=ProfileError)
     except OSError as error:
         raise ProfileError(f"cannot read the profile {path}: {error.strerror}; {again}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
